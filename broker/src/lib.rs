@@ -1,1 +1,3 @@
-//! Leveret broker.
+//! The Leveret broker.
+
+pub mod store;

@@ -1,1 +1,5 @@
-//! Leveret journal.
+//! Leveret's journal.
+
+mod position;
+
+pub use position::Position;
