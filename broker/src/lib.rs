@@ -1,3 +1,4 @@
 //! The Leveret broker.
 
+pub mod auth;
 pub mod store;

@@ -4,7 +4,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::text::{
-    check_nonce, check_own_nonce, check_password, check_user, decode_base64, decode_key, encode_base64,
+    check_nonce, check_own_nonce, check_password, check_user_name, decode_base64, decode_key, encode_base64,
     escape_user, message_text,
 };
 use super::verifier::{Key, Keys, check_iterations, hash, sign, xor};
@@ -22,7 +22,7 @@ impl ScramClient {
     /// Begins, and returns the first message to send. The nonce must be fresh and unpredictable: 16 to 128
     /// printable ASCII characters without a comma, such as the base64 of 18 random bytes.
     pub fn new(user: &str, password: Secret, nonce: &str) -> Result<(Self, Vec<u8>), SaslError> {
-        check_user(user)?;
+        check_user_name(user)?;
         check_password(&password)?;
         check_own_nonce(nonce)?;
         let first_bare = format!("n={},r={nonce}", escape_user(user));

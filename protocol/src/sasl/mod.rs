@@ -26,7 +26,10 @@ pub use error::SaslError;
 pub use plain::{PlainCredentials, encode_plain};
 pub use secret::Secret;
 pub use server::{ScramServer, ScramServerChallenged};
-pub use verifier::{ITERATIONS_DEFAULT, ITERATIONS_MAX, ITERATIONS_MIN, KEY_BYTES, SALT_BYTES, Verifier};
+pub use text::check_user_name;
+pub use verifier::{
+    ITERATIONS_DEFAULT, ITERATIONS_MAX, ITERATIONS_MIN, KEY_BYTES, SALT_BYTES, SALT_BYTES_DEFAULT, Verifier,
+};
 
 /// The longest message of any mechanism, in bytes. A longer one is refused before it is read.
 pub const MESSAGE_BYTES_MAX: usize = 4096;

@@ -1,6 +1,6 @@
 use zeroize::Zeroizing;
 
-use super::text::{check_password, check_user, message_text};
+use super::text::{check_password, check_user_name, message_text};
 use super::{SaslError, Secret};
 
 /// What a PLAIN message says (RFC 4616): `[authorization identity] NUL user NUL password`.
@@ -26,7 +26,7 @@ impl PlainCredentials {
         if !identity.is_empty() && identity != user {
             return Err(SaslError::AuthorizationIdentity);
         }
-        check_user(user)?;
+        check_user_name(user)?;
         let password = Secret::from(password);
         check_password(&password)?;
         Ok(Self { user: user.to_owned(), password })
@@ -35,7 +35,7 @@ impl PlainCredentials {
 
 /// The client's only message.
 pub fn encode_plain(user: &str, password: &Secret) -> Result<Zeroizing<Vec<u8>>, SaslError> {
-    check_user(user)?;
+    check_user_name(user)?;
     check_password(password)?;
     let password = password.expose();
     // Reserved in one piece: a buffer that grows leaves copies of the password behind.

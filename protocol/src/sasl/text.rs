@@ -14,7 +14,8 @@ pub(super) fn message_text(message: &[u8]) -> Result<&str, SaslError> {
     std::str::from_utf8(message).map_err(|_| SaslError::NotUtf8)
 }
 
-pub(super) fn check_user(user: &str) -> Result<(), SaslError> {
+/// Checks a user name: 1 to [`NAME_BYTES_MAX`](crate::NAME_BYTES_MAX) bytes, no control characters.
+pub fn check_user_name(user: &str) -> Result<(), SaslError> {
     if user.is_empty() {
         return Err(NameError::Empty { what: "user name" }.into());
     }
@@ -62,7 +63,7 @@ pub(super) fn unescape_user(escaped: &str) -> Result<String, SaslError> {
         user.push(character);
         user.push_str(rest);
     }
-    check_user(&user)?;
+    check_user_name(&user)?;
     Ok(user)
 }
 
