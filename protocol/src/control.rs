@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::codes::{Closes, ReplyCode};
 use crate::frame::{Frame, FrameWriter};
-use crate::name::{ExchangeName, QueueName, RoutingKey, VhostName};
-use crate::value::{Table, VALUE_DEPTH_MAX};
+use crate::name::{ExchangeName, QueueName, RoutingKey, VhostName, floor_char_boundary};
+use crate::value::{Table, VALUE_DEPTH_MAX, deserialize_table};
 
 /// What a control frame can be refused for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,11 +24,11 @@ pub enum ControlError {
         kind: u8,
     },
     /// The payload is not what this kind of frame holds.
-    #[error("a {frame} frame that cannot be read: {reason}")]
+    #[error("{frame} cannot be read: {reason}")]
     Malformed {
-        /// The frame's name.
+        /// The frame's name, or "Properties", or "DeathHistory".
         frame: &'static str,
-        /// What is wrong, in the decoder's words.
+        /// What is wrong, in the decoder's words, which quote the peer: cut, so that the answer fits any frame.
         reason: String,
         /// The request's number, if at least that could be read.
         request: Option<u32>,
@@ -252,7 +252,7 @@ control! {
         #[serde(default)]
         internal: bool,
         /// `alternate-exchange`.
-        #[serde(default)]
+        #[serde(default, deserialize_with = "deserialize_table")]
         arguments: Table,
     }
     /// Deletes an exchange; one that does not exist is fine.
@@ -284,7 +284,7 @@ control! {
         #[serde(default)]
         auto_delete: bool,
         /// `x-message-ttl`, `x-max-length` and so on: see `docs/semantics.md`.
-        #[serde(default)]
+        #[serde(default, deserialize_with = "deserialize_table")]
         arguments: Table,
     }
     /// Deletes a queue; one that does not exist is fine.
@@ -320,7 +320,7 @@ control! {
         #[serde(default)]
         routing_key: RoutingKey,
         /// What a headers exchange compares.
-        #[serde(default)]
+        #[serde(default, deserialize_with = "deserialize_table")]
         arguments: Table,
     }
     /// Removes a binding; one that does not exist is fine.
@@ -336,7 +336,7 @@ control! {
         #[serde(default)]
         routing_key: RoutingKey,
         /// The binding's arguments.
-        #[serde(default)]
+        #[serde(default, deserialize_with = "deserialize_table")]
         arguments: Table,
     }
     /// Starts a consumer.
@@ -406,12 +406,21 @@ control! {
     }
 }
 
+/// The longest payload of a control frame, and the longest properties of a message, in bytes.
+///
+/// Read into memory, a list of one-byte values takes more than thirty times its bytes; this bounds what a frame
+/// that is full of them can take.
+pub const METADATA_BYTES_MAX: usize = 256 * 1024;
+
+/// How much of the decoder's words goes into an error. They quote what the peer sent, which may be a whole frame.
+const REASON_BYTES_MAX: usize = 300;
+
 /// How many routes a channel may register.
 pub const ROUTE_ALIASES_MAX: u32 = 4096;
 
 /// Where a binding leads.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", try_from = "DestinationFields")]
 pub enum Destination {
     /// To a queue.
     #[serde(rename = "queue")]
@@ -419,6 +428,30 @@ pub enum Destination {
     /// To another exchange.
     #[serde(rename = "exchange")]
     Exchange(ExchangeName),
+}
+
+/// Both fields of a [`Destination`] as they may come. The enum alone would take the first and pass over the other.
+#[derive(Deserialize)]
+struct DestinationFields {
+    queue: Option<QueueName>,
+    exchange: Option<ExchangeName>,
+}
+
+impl TryFrom<DestinationFields> for Destination {
+    type Error = &'static str;
+
+    fn try_from(fields: DestinationFields) -> Result<Self, Self::Error> {
+        match (fields.queue, fields.exchange) {
+            (Some(queue), None) => Ok(Self::Queue(queue)),
+            (None, Some(exchange)) => Ok(Self::Exchange(exchange)),
+            (Some(_), Some(_)) => {
+                Err("a binding leads to a queue or to an exchange, and this one names both")
+            }
+            (None, None) => {
+                Err("a binding leads to a `queue` or to an `exchange`, and this one names neither")
+            }
+        }
+    }
 }
 
 impl Control {
@@ -442,13 +475,13 @@ fn read<T: DeserializeOwned>(frame: &'static str, payload: &[u8]) -> Result<T, C
     struct OnlyRequest {
         request: u32,
     }
-    from_message_pack(payload).map_err(|error| ControlError::Malformed {
-        frame,
-        reason: match error {
-            ControlError::Malformed { reason, .. } => reason,
-            other => other.to_string(),
-        },
-        request: from_message_pack::<OnlyRequest>(payload).ok().map(|only| only.request),
+    from_message_pack(frame, payload, METADATA_BYTES_MAX).map_err(|error| match error {
+        ControlError::Malformed { frame, reason, .. } => {
+            let only = from_message_pack::<OnlyRequest>(frame, payload, METADATA_BYTES_MAX);
+            let request = only.ok().map(|only| only.request);
+            ControlError::Malformed { frame, reason, request }
+        }
+        other => other,
     })
 }
 
@@ -457,15 +490,34 @@ pub(crate) fn to_message_pack<T: Serialize>(value: &T) -> Result<Vec<u8>, Contro
     rmp_serde::to_vec_named(value).map_err(|error| ControlError::Unencodable { reason: error.to_string() })
 }
 
-/// Reads one MessagePack value that fills `payload` exactly and nests at most [`VALUE_DEPTH_MAX`] deep (plus the
-/// frame's own two levels).
-pub(crate) fn from_message_pack<T: DeserializeOwned>(payload: &[u8]) -> Result<T, ControlError> {
-    let malformed = |reason: String| ControlError::Malformed { frame: "MessagePack", reason, request: None };
-    let mut deserializer = rmp_serde::Deserializer::from_read_ref(payload);
+/// Reads one MessagePack map that fills `payload` exactly, has at most `bytes_max` bytes, and whose tables and
+/// lists nest at most [`VALUE_DEPTH_MAX`] deep. `what` goes into the error.
+pub(crate) fn from_message_pack<T: DeserializeOwned>(
+    what: &'static str,
+    payload: &[u8],
+    bytes_max: usize,
+) -> Result<T, ControlError> {
+    let malformed = |mut reason: String| {
+        reason.truncate(floor_char_boundary(&reason, REASON_BYTES_MAX));
+        ControlError::Malformed { frame: what, reason, request: None }
+    };
+    if payload.len() > bytes_max {
+        return Err(malformed(format!("{} bytes are more than {bytes_max}", payload.len())));
+    }
+    // The decoder would also take a list for a struct, field by field; a peer that got used to it would break at
+    // the first field that a later version adds.
+    if !matches!(payload.first(), Some(0x80..=0x8f | 0xde | 0xdf)) {
+        return Err(malformed("it is not a map with named fields".to_owned()));
+    }
+    // A reader over the slice, because the decoder that borrows from a slice cannot say what it left over.
+    let mut deserializer = rmp_serde::Deserializer::new(payload);
+    // The map itself is one level, and the decoder refuses the level at which its count reaches zero.
     deserializer.set_max_depth(VALUE_DEPTH_MAX + 2);
     let value = T::deserialize(&mut deserializer).map_err(|error| malformed(error.to_string()))?;
-    let rest = deserializer.get_ref().len();
-    if rest > 0 { Err(malformed(format!("{rest} bytes are left over"))) } else { Ok(value) }
+    match deserializer.get_ref().len() {
+        0 => Ok(value),
+        rest => Err(malformed(format!("{rest} bytes are left over"))),
+    }
 }
 
 /// Byte fields as MessagePack `bin` instead of a list of numbers.

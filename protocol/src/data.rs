@@ -6,41 +6,12 @@
 use bytes::{BufMut, BytesMut};
 
 use crate::codes::ReplyCode;
+use crate::control::METADATA_BYTES_MAX;
 use crate::frame::FrameWriter;
 use crate::kind;
+pub use crate::layout::DataError;
+use crate::layout::{Reader, le_u16, le_u32, le_u64, put_blob, put_short_string};
 use crate::name::NAME_BYTES_MAX;
-
-/// Why a data frame cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DataError {
-    /// The payload ends too early.
-    #[error("a {frame} frame that ends inside its {field}")]
-    Truncated {
-        /// The frame's name.
-        frame: &'static str,
-        /// The field that is cut.
-        field: &'static str,
-    },
-    /// Something follows where nothing may.
-    #[error("a {frame} frame with {bytes} bytes too many")]
-    Overlong {
-        /// The frame's name.
-        frame: &'static str,
-        /// How many.
-        bytes: usize,
-    },
-    /// A field holds what it cannot hold.
-    #[error("a {frame} frame whose {field} is not {expected}")]
-    Invalid {
-        /// The frame's name.
-        frame: &'static str,
-        /// The field.
-        field: &'static str,
-        /// What it should be.
-        expected: &'static str,
-    },
-}
 
 /// How many CC keys, and how many BCC keys, a message may have.
 pub const COPIES_MAX: usize = 64;
@@ -174,6 +145,9 @@ impl<'a> Publish<'a> {
             (Keys::default(), Keys::default())
         };
         let properties = reader.blob("properties")?;
+        if properties.len() > METADATA_BYTES_MAX {
+            return Err(reader.invalid("properties", "at most 262144 bytes long"));
+        }
         Ok(Self {
             route,
             mandatory: flags & MANDATORY != 0,
@@ -212,8 +186,8 @@ pub struct PublishParts<'a> {
 }
 
 impl PublishParts<'_> {
-    /// Appends the frame. Names longer than 255 bytes are cut by no one: check them before
-    /// (see [`crate::RoutingKey`]).
+    /// Appends the frame; returns its payload's length in bytes. Names longer than 255 bytes are cut, which sends
+    /// the message elsewhere: check them before (see [`crate::RoutingKey`]).
     pub fn encode(&self, channel: u16, out: &mut BytesMut) -> usize {
         use publish_flag::{ALIAS, COPIES, MANDATORY, PERSISTENT, PRIORITY, TTL};
         let copies = !self.cc.is_empty() || !self.bcc.is_empty();
@@ -486,8 +460,15 @@ impl Confirm {
         if payload.is_empty() || !payload.len().is_multiple_of(CONFIRM_BYTES) {
             return Err(invalid("length", "a multiple of 16"));
         }
-        if payload.chunks_exact(CONFIRM_BYTES).any(|entry| entry.get(12).is_none_or(|outcome| *outcome > 2)) {
-            return Err(invalid("outcome", "0, 1 or 2"));
+        for entry in payload.chunks_exact(CONFIRM_BYTES) {
+            let (first, count) = (le_u64(entry, 0), le_u32(entry, 8));
+            // So that whoever walks the range need not think of 0 and of the end of the numbers.
+            if first == 0 || count == 0 || first.checked_add(u64::from(count)).is_none() {
+                return Err(invalid("range", "one of numbers from 1 up"));
+            }
+            if entry.get(12).is_none_or(|outcome| *outcome > 2) {
+                return Err(invalid("outcome", "0, 1 or 2"));
+            }
         }
         Ok(payload.chunks_exact(CONFIRM_BYTES).map(|entry| {
             let detail = le_u16(entry, 14);
@@ -600,90 +581,7 @@ fn flag(set: bool, flag: u8) -> u8 {
     if set { flag } else { 0 }
 }
 
-/// Names are checked to be at most 255 bytes where they enter (see `crate::name`); the cut keeps the frame whole
-/// even if a caller forgot to.
-fn put_short_string(out: &mut BytesMut, text: &str) {
-    let bytes = text.as_bytes();
-    let bytes = bytes.get(..NAME_BYTES_MAX).unwrap_or(bytes);
-    out.put_u8(bytes.len() as u8);
-    out.put_slice(bytes);
-}
-
-fn put_blob(out: &mut BytesMut, blob: &[u8]) {
-    out.put_u32_le(blob.len() as u32);
-    out.put_slice(blob);
-}
-
 fn put_keys<'a>(out: &mut BytesMut, keys: impl ExactSizeIterator<Item = &'a str>) {
     out.put_u8(keys.len().min(COPIES_MAX) as u8);
     keys.take(COPIES_MAX).for_each(|key| put_short_string(out, key));
-}
-
-fn le_u16(bytes: &[u8], at: usize) -> u16 {
-    bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |chunk| u16::from_le_bytes(*chunk))
-}
-
-fn le_u32(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |chunk| u32::from_le_bytes(*chunk))
-}
-
-fn le_u64(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |chunk| u64::from_le_bytes(*chunk))
-}
-
-/// Reads fields off the front of a payload and names the one that is cut.
-struct Reader<'a> {
-    frame: &'static str,
-    rest: &'a [u8],
-}
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize, field: &'static str) -> Result<&'a [u8], DataError> {
-        let (taken, rest) =
-            self.rest.split_at_checked(length).ok_or(DataError::Truncated { frame: self.frame, field })?;
-        self.rest = rest;
-        Ok(taken)
-    }
-
-    fn u8(&mut self, field: &'static str) -> Result<u8, DataError> {
-        self.take(1, field).map(|bytes| bytes.first().copied().unwrap_or_default())
-    }
-
-    fn u16(&mut self, field: &'static str) -> Result<u16, DataError> {
-        self.take(2, field).map(|bytes| le_u16(bytes, 0))
-    }
-
-    fn u32(&mut self, field: &'static str) -> Result<u32, DataError> {
-        self.take(4, field).map(|bytes| le_u32(bytes, 0))
-    }
-
-    fn u64(&mut self, field: &'static str) -> Result<u64, DataError> {
-        self.take(8, field).map(|bytes| le_u64(bytes, 0))
-    }
-
-    fn short_string(&mut self, field: &'static str) -> Result<&'a str, DataError> {
-        let length = self.u8(field)?;
-        let bytes = self.take(usize::from(length), field)?;
-        std::str::from_utf8(bytes).map_err(|_| self.invalid(field, "UTF-8"))
-    }
-
-    fn blob(&mut self, field: &'static str) -> Result<&'a [u8], DataError> {
-        let length = self.u32(field)?;
-        self.take(length as usize, field)
-    }
-
-    fn check_flags(&self, flags: u8, known: u8) -> Result<(), DataError> {
-        if flags & !known == 0 { Ok(()) } else { Err(self.invalid("flags", "known to this version")) }
-    }
-
-    fn finish(&self) -> Result<(), DataError> {
-        match self.rest.len() {
-            0 => Ok(()),
-            bytes => Err(DataError::Overlong { frame: self.frame, bytes }),
-        }
-    }
-
-    fn invalid(&self, field: &'static str, expected: &'static str) -> DataError {
-        DataError::Invalid { frame: self.frame, field, expected }
-    }
 }

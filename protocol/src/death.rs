@@ -1,7 +1,9 @@
 //! What happened to a message before it came here: the typed form of AMQP's `x-death` headers.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::control::{ControlError, from_message_pack, to_message_pack};
 use crate::name::{ExchangeName, QueueName, RoutingKey};
 
 /// Why a queue gave a message up.
@@ -79,7 +81,20 @@ pub struct DeathHistory {
 /// How many distinct (queue, reason) entries a history keeps; the oldest go first.
 pub const DEATHS_MAX: usize = 64;
 
+/// The longest history on the wire, in bytes: [`DEATHS_MAX`] entries with 65 keys of 255 bytes fit.
+const HISTORY_BYTES_MAX: usize = 2 * 1024 * 1024;
+
 impl DeathHistory {
+    /// The blob for a deliver frame.
+    pub fn encode(&self) -> Result<Bytes, ControlError> {
+        to_message_pack(self).map(Bytes::from)
+    }
+
+    /// Reads the blob of a deliver frame.
+    pub fn decode(blob: &[u8]) -> Result<Self, ControlError> {
+        from_message_pack("DeathHistory", blob, HISTORY_BYTES_MAX)
+    }
+
     /// Adds a death to what happened before: an entry with the same queue and reason counts up and moves to the
     /// front but keeps the time, exchange and keys of its first death.
     pub fn record(history: Option<&Self>, death: Death) -> Self {

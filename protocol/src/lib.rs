@@ -15,6 +15,7 @@ mod data;
 mod death;
 mod frame;
 pub mod kind;
+mod layout;
 mod name;
 mod opening;
 mod properties;
@@ -30,8 +31,8 @@ pub use codes::{Closes, ReplyCode};
 pub use control::{
     Authenticate, Authenticated, Bind, Cancel, Challenge, ChannelClosed, Close, CloseChannel, Closed,
     Consume, ConsumerCancelled, Control, ControlError, DeclareExchange, DeclareQueue, DeleteExchange,
-    DeleteQueue, Destination, Done, Failed, Get, Hello, Open, OpenChannel, Opened, PurgeQueue,
-    ROUTE_ALIASES_MAX, RegisterRoute, Response, Unbind,
+    DeleteQueue, Destination, Done, Failed, Get, Hello, METADATA_BYTES_MAX, Open, OpenChannel, Opened,
+    PurgeQueue, ROUTE_ALIASES_MAX, RegisterRoute, Response, Unbind,
 };
 pub use data::{
     COPIES_MAX, Confirm, Credit, DataError, Deliver, DeliverParts, Keys, NOTE_BYTES_MAX, Outcome, Publish,

@@ -54,6 +54,14 @@ pub fn check_name(what: &'static str, name: &str) -> Result<(), NameError> {
     }
 }
 
+/// Where to cut `text` to at most `bytes_max` bytes without splitting a character.
+pub(crate) fn floor_char_boundary(text: &str, bytes_max: usize) -> usize {
+    if text.len() <= bytes_max {
+        return text.len();
+    }
+    (0..=bytes_max).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default()
+}
+
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $what:literal, empty: $empty:literal) => {
         $(#[$doc])*

@@ -21,7 +21,7 @@ pub fn opening() -> [u8; OPENING_BYTES] {
 #[non_exhaustive]
 pub enum OpeningError {
     /// Another protocol.
-    #[error("this port speaks the Leveret protocol, which opens with {:?}, and got {got:?}{}", "LVRT", hint(*.got))]
+    #[error("this port speaks the Leveret protocol, which opens with {:?}, and got \"{}\"{}", "LVRT", got.escape_ascii(), hint(*.got))]
     OtherProtocol {
         /// The first eight bytes that came.
         got: [u8; OPENING_BYTES],
@@ -39,9 +39,7 @@ pub enum OpeningError {
 fn hint(got: [u8; OPENING_BYTES]) -> &'static str {
     match &got {
         [b'A', b'M', b'Q', b'P', ..] => "; AMQP 0-9-1 has a listener of its own",
-        [b'G', b'E', b'T', b' ', ..] | [b'P', b'O', b'S', b'T', ..] | [b'H', b'E', b'A', b'D', ..] => {
-            "; HTTP is not spoken here"
-        }
+        _ if is_http(got) => "; HTTP is not spoken here",
         [0x16, 0x03, ..] => "; this looks like TLS, and the port is plain TCP",
         _ => "",
     }
@@ -68,6 +66,8 @@ pub fn is_http(got: [u8; OPENING_BYTES]) -> bool {
             | [b'P', b'U', b'T', b' ', ..]
             | [b'H', b'E', b'A', b'D', ..]
             | [b'O', b'P', b'T', b'I', ..]
+            | [b'D', b'E', b'L', b'E', ..]
+            | [b'P', b'A', b'T', b'C', ..]
     )
 }
 
@@ -84,5 +84,9 @@ mod tests {
         let error = check_opening(*b"AMQP\0\0\x09\x01").unwrap_err();
         assert!(error.to_string().contains("listener of its own"), "{error}");
         assert!(is_http(*b"GET / HT"));
+        let text = check_opening(*b"DELETE /").unwrap_err().to_string();
+        assert!(text.contains("got \"DELETE /\"; HTTP is not spoken here"), "{text}");
+        let text = check_opening(*b"\x16\x03\x01\x02\0\n\x01\0").unwrap_err().to_string();
+        assert!(text.contains("TLS") && !text.contains('\n'), "one line, whatever came: {text}");
     }
 }

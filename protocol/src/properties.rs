@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::control::ControlError;
-use crate::value::Table;
+use crate::control::{ControlError, METADATA_BYTES_MAX, from_message_pack, to_message_pack};
+use crate::value::{Table, VALUE_DEPTH_MAX, deserialize_table, table_depth};
 
 /// A message's properties. On the wire they are one MessagePack map that the broker forwards as it came; an
 /// empty blob means "none". What the broker itself acts on (persistence, priority, time to live, CC and BCC keys)
@@ -40,17 +40,31 @@ pub struct Properties {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub app_id: Option<String>,
     /// The application's own headers, which headers exchanges route by.
-    #[serde(skip_serializing_if = "Table::is_empty")]
+    #[serde(skip_serializing_if = "Table::is_empty", deserialize_with = "deserialize_table")]
     pub headers: Table,
 }
 
 impl Properties {
     /// The blob for a frame; empty if nothing is set.
+    ///
+    /// Refuses what [`Properties::decode`] would refuse, since the broker does not look into a blob: it would be
+    /// the consumers that trip over it.
     pub fn encode(&self) -> Result<Bytes, ControlError> {
         if *self == Self::default() {
             return Ok(Bytes::new());
         }
-        crate::control::to_message_pack(self).map(Bytes::from)
+        let depth = table_depth(&self.headers);
+        if depth > VALUE_DEPTH_MAX {
+            let reason = format!("headers nest at most {VALUE_DEPTH_MAX} deep, and these nest {depth} deep");
+            return Err(ControlError::Unencodable { reason });
+        }
+        let blob = to_message_pack(self)?;
+        if blob.len() > METADATA_BYTES_MAX {
+            let reason =
+                format!("properties have at most {METADATA_BYTES_MAX} bytes, and these {}", blob.len());
+            return Err(ControlError::Unencodable { reason });
+        }
+        Ok(Bytes::from(blob))
     }
 
     /// Reads a blob. Unknown names are passed over, so that peers of different versions talk.
@@ -58,6 +72,6 @@ impl Properties {
         if blob.is_empty() {
             return Ok(Self::default());
         }
-        crate::control::from_message_pack(blob)
+        from_message_pack("Properties", blob, METADATA_BYTES_MAX)
     }
 }

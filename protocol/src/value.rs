@@ -99,11 +99,35 @@ impl fmt::Display for Value {
             Self::Text(text) => write!(f, "{text:?}"),
             Self::Bytes(bytes) => write!(f, "{} bytes", bytes.len()),
             Self::Timestamp(seconds) => write!(f, "timestamp {seconds}"),
-            Self::List(list) => f.debug_list().entries(list.iter().map(ToString::to_string)).finish(),
+            Self::List(list) => f.debug_list().entries(list.iter().map(AsDisplayed)).finish(),
             Self::Table(table) => {
-                f.debug_map().entries(table.iter().map(|(key, value)| (key, value.to_string()))).finish()
+                f.debug_map().entries(table.iter().map(|(key, value)| (key, AsDisplayed(value)))).finish()
             }
         }
+    }
+}
+
+/// Lets `debug_list` and `debug_map` show values as they are displayed. Through strings, each level would escape the
+/// quotes of the one below, and 16 levels of a hostile table would take 65,536 times its bytes.
+struct AsDisplayed<'a>(&'a Value);
+
+impl fmt::Debug for AsDisplayed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self.0, f)
+    }
+}
+
+/// How many tables and lists stand in each other, the table itself included. A timestamp is a table on the wire.
+pub(crate) fn table_depth(table: &Table) -> usize {
+    1 + table.values().map(value_depth).max().unwrap_or_default()
+}
+
+fn value_depth(value: &Value) -> usize {
+    match value {
+        Value::Timestamp(_) => 1,
+        Value::List(list) => 1 + list.iter().map(value_depth).max().unwrap_or_default(),
+        Value::Table(table) => table_depth(table),
+        _ => 0,
     }
 }
 
@@ -207,16 +231,43 @@ impl<'de> Visitor<'de> for ValueVisitor {
         Ok(Value::List(list))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut table = Table::new();
-        while let Some((key, value)) = map.next_entry::<String, Value>()? {
-            if table.insert(key.clone(), value).is_some() {
-                return Err(de::Error::custom(format_args!("the key {key:?} stands twice in one table")));
-            }
-        }
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Value, A::Error> {
+        let table = read_table(map)?;
         match table.get(TIMESTAMP_KEY).and_then(Value::as_int) {
             Some(seconds) if table.len() == 1 => Ok(Value::Timestamp(seconds)),
             _ => Ok(Value::Table(table)),
         }
     }
+}
+
+/// Reads a field that is a table, with the checks of a table inside a value. What `serde` does for maps would let a
+/// key stand twice, and two readers could take different ones of them.
+pub(crate) fn deserialize_table<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Table, D::Error> {
+    struct TableVisitor;
+
+    impl<'de> Visitor<'de> for TableVisitor {
+        type Value = Table;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a table")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Table, A::Error> {
+            read_table(map)
+        }
+    }
+
+    deserializer.deserialize_map(TableVisitor)
+}
+
+fn read_table<'de, A: MapAccess<'de>>(mut map: A) -> Result<Table, A::Error> {
+    let mut table = Table::new();
+    while let Some(key) = map.next_key::<String>()? {
+        if table.contains_key(&key) {
+            return Err(de::Error::custom(format_args!("the key {key:?} stands twice in one table")));
+        }
+        let value = map.next_value()?;
+        table.insert(key, value);
+    }
+    Ok(table)
 }
