@@ -1,0 +1,218 @@
+//! The way of messages in and out: enqueue, dispatch, get, expire, drop.
+
+use std::sync::Arc;
+
+use leveret_protocol::DeathReason;
+
+use super::consumers::Place;
+use super::effects::{self, Dead, Delivery, Effects};
+use super::entry::Entry;
+use super::expiry;
+use super::holders::{HolderId, Role};
+use super::limits::Refused;
+use super::settings::Overflow;
+use super::state::{Got, State};
+use super::unacked::Unacked;
+use crate::store::{Message, Seq};
+
+/// How many messages a consumer gets in one turn, if there are enough for everybody. Runs of messages for one
+/// connection cost less than the same messages one by one for many.
+const TURN_MAX: u64 = 16;
+
+impl State {
+    /// Takes a message in. It waits until the next [`State::dispatch`], with two exceptions: a queue that is at its
+    /// length limit first gives its consumers what they can take, so that a message that need not wait is neither
+    /// refused nor displaces another; and a message that may not wait at all (TTL 0) is delivered at once or expires.
+    pub fn enqueue(&mut self, message: Arc<Message>, now_ms: u64, fx: &mut Effects) -> Result<Seq, Refused> {
+        let deadline_ms = expiry::deadline_ms(&message, self.settings.message_ttl_ms, now_ms, now_ms);
+        if deadline_ms <= now_ms || self.is_full_for(&message) {
+            return self.enqueue_pressed(message, deadline_ms, now_ms, fx);
+        }
+        let entry = self.admit(message, deadline_ms);
+        let seq = entry.seq;
+        self.ready.put(entry);
+        Ok(seq)
+    }
+
+    /// Hands ready messages to consumers, until the messages or the credit of the consumers is used up, and drops
+    /// what then exceeds the length limits. To be called once after each batch of events.
+    pub fn dispatch(&mut self, now_ms: u64, fx: &mut Effects) {
+        self.assign(now_ms, fx);
+        self.drop_excess(now_ms, fx);
+    }
+
+    /// Hands the next message, if there is one, to a holder that asks for it, whatever its credit. Counts as use of
+    /// the queue (`x-expires`). The delivery is the answer: it is not in `fx` and not added to any outlet.
+    ///
+    /// As in RabbitMQ's classic queues this also works beside a single active consumer.
+    pub fn get(&mut self, holder: HolderId, no_ack: bool, now_ms: u64, fx: &mut Effects) -> Option<Got> {
+        self.touch(now_ms);
+        if matches!(self.holders.get(holder)?.role, Role::Leaving) {
+            return None;
+        }
+        let entry = self.pop_live(now_ms, fx)?;
+        let unacked = &mut self.holders.get_mut(holder)?.unacked;
+        self.unacked += u64::from(!no_ack);
+        let delivery = hand_over(entry, holder, unacked, no_ack, fx);
+        Some(Got { delivery, ready_left: self.ready.len() })
+    }
+
+    /// Lets up to `most` messages expire that are at the head of their priority.
+    pub(super) fn expire(&mut self, now_ms: u64, most: usize, fx: &mut Effects) {
+        for _ in 0..most {
+            let Some(entry) = self.ready.pop_expired(now_ms) else { return };
+            self.bury(entry, DeathReason::Expired, None, fx);
+        }
+    }
+
+    /// Takes in a message that may not wait, or for which there is no place as things are.
+    #[cold]
+    fn enqueue_pressed(
+        &mut self,
+        message: Arc<Message>,
+        deadline_ms: u64,
+        now_ms: u64,
+        fx: &mut Effects,
+    ) -> Result<Seq, Refused> {
+        self.assign(now_ms, fx);
+        if self.ready.is_empty()
+            && let Some((slot, _)) = self.next_taker()
+        {
+            let entry = self.admit(message, deadline_ms);
+            let seq = entry.seq;
+            self.serve(slot, Some(entry), 1, now_ms, fx);
+            return Ok(seq);
+        }
+        self.expire(now_ms, usize::MAX, fx);
+        if self.limits.overflow != Overflow::DropHead && self.is_full_for(&message) {
+            return Err(self.refuse(message, fx));
+        }
+        let entry = self.admit(message, deadline_ms);
+        let seq = entry.seq;
+        if entry.expired(now_ms) {
+            self.bury(entry, DeathReason::Expired, None, fx);
+        } else {
+            self.ready.put(entry);
+            self.drop_excess(now_ms, fx);
+        }
+        Ok(seq)
+    }
+
+    fn admit(&mut self, message: Arc<Message>, deadline_ms: u64) -> Entry {
+        let seq = Seq(self.next_seq);
+        self.next_seq += 1;
+        Entry { seq, message, deadline_ms, failed: 0, redelivered: false }
+    }
+
+    fn is_full_for(&self, message: &Message) -> bool {
+        self.limits.exceeded(self.ready.len() + 1, self.ready.bytes() + message.body.len() as u64)
+    }
+
+    fn refuse(&self, message: Arc<Message>, fx: &mut Effects) -> Refused {
+        if self.limits.overflow == Overflow::RejectPublishDeadLetter && self.settings.dead_letter.is_some() {
+            fx.dead.push(Dead { seq: None, message, reason: DeathReason::Maxlen, note: None });
+        }
+        Refused::Full { ready: self.ready.len(), bytes: self.ready.bytes() }
+    }
+
+    /// Gives consumers their turns as long as there are live messages and consumers that can take them.
+    fn assign(&mut self, now_ms: u64, fx: &mut Effects) {
+        // The head is looked at before a consumer is chosen, so that nobody loses its turn to an expired message.
+        while self.has_live(now_ms, fx)
+            && let Some((slot, peers)) = self.next_taker()
+        {
+            let share = (self.ready.len() / (peers as u64 + 1)).clamp(1, TURN_MAX);
+            self.serve(slot, None, share as usize, now_ms, fx);
+        }
+    }
+
+    /// The consumer whose turn it is, among those that can take a message; and how many others of its priority wait.
+    fn next_taker(&mut self) -> Option<(u32, usize)> {
+        loop {
+            let (slot, peers) = self.turns.pop()?;
+            let Some((_, consumer, unacked)) = self.holders.consumer_mut(slot) else { continue };
+            if consumer.credit_left(unacked.len()) == 0 {
+                consumer.place = Place::Idle;
+            } else if consumer.outlet.room_or_starve() == 0 {
+                consumer.place = Place::Starved;
+                self.starved.push(slot);
+            } else {
+                return Some((slot, peers));
+            }
+        }
+    }
+
+    /// One turn of a consumer: up to `share` messages, `first` before the ready ones. Then it waits for the next.
+    fn serve(&mut self, slot: u32, mut first: Option<Entry>, share: usize, now_ms: u64, fx: &mut Effects) {
+        let Some((_, consumer, _)) = self.holders.consumer_mut(slot) else { return };
+        let room = consumer.outlet.room();
+        let mut weight = 0;
+        for _ in 0..share {
+            let Some(entry) = first.take().or_else(|| self.pop_live(now_ms, fx)) else { break };
+            let Some((holder, consumer, unacked)) = self.holders.consumer_mut(slot) else { break };
+            weight += effects::weight(&entry.message);
+            consumer.spend_credit();
+            self.unacked += u64::from(!consumer.no_ack);
+            let delivery = hand_over(entry, holder, unacked, consumer.no_ack, fx);
+            fx.deliveries.push(delivery);
+            if consumer.credit_left(unacked.len()) == 0 || weight >= room {
+                break;
+            }
+        }
+        // Once a turn and not once a message: the outlet's counter is shared with the connection's writer.
+        if let Some((_, consumer, _)) = self.holders.consumer_mut(slot) {
+            consumer.outlet.add(weight);
+            consumer.place = Place::Idle;
+        }
+        self.wake(slot);
+    }
+
+    /// Lets the next messages expire until one is live; whether there is one.
+    fn has_live(&mut self, now_ms: u64, fx: &mut Effects) -> bool {
+        while let Some(entry) = self.ready.pop_next_expired(now_ms) {
+            self.bury(entry, DeathReason::Expired, None, fx);
+        }
+        !self.ready.is_empty()
+    }
+
+    fn pop_live(&mut self, now_ms: u64, fx: &mut Effects) -> Option<Entry> {
+        if self.has_live(now_ms, fx) { self.ready.pop_next() } else { None }
+    }
+
+    /// Drops what exceeds the length limits, if that is how they are kept. What has expired goes first, and as
+    /// expired.
+    fn drop_excess(&mut self, now_ms: u64, fx: &mut Effects) {
+        if self.limits.overflow != Overflow::DropHead || !self.is_over() {
+            return;
+        }
+        self.expire(now_ms, usize::MAX, fx);
+        while self.is_over()
+            && let Some(entry) = self.ready.pop_least()
+        {
+            self.bury(entry, DeathReason::Maxlen, None, fx);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.limits.exceeded(self.ready.len(), self.ready.bytes())
+    }
+}
+
+/// Makes a message a delivery, which the holder keeps until it is settled, if it has to be.
+fn hand_over(
+    entry: Entry,
+    holder: HolderId,
+    unacked: &mut Unacked,
+    no_ack: bool,
+    fx: &mut Effects,
+) -> Delivery {
+    let Entry { seq, redelivered, failed: delivery_count, .. } = entry;
+    let (tag, message) = if no_ack {
+        fx.gone.push(seq);
+        (unacked.skip(), entry.message)
+    } else {
+        let message = Arc::clone(&entry.message);
+        (unacked.hold(entry), message)
+    };
+    Delivery { holder, tag, seq, message, redelivered, delivery_count }
+}

@@ -1,0 +1,94 @@
+//! Those who hold deliveries of a queue.
+
+use super::consumers::Consumer;
+use super::unacked::Unacked;
+
+/// Who holds deliveries of one queue: a consumer, or a channel that gets messages one by one.
+///
+/// It names one holder for ever. Its slot is used again, its generation is not, so that a late settle for a consumer
+/// that has gone cannot settle what another one holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HolderId {
+    slot: u32,
+    generation: u32,
+}
+
+impl HolderId {
+    /// A small number that no other holder of the queue has at the same time: an index for side tables.
+    pub fn slot(self) -> u32 {
+        self.slot
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Holder {
+    pub(super) role: Role,
+    pub(super) unacked: Unacked,
+}
+
+#[derive(Debug)]
+pub(super) enum Role {
+    Consumer(Consumer),
+    /// Gets messages one by one.
+    Passive,
+    /// Gets nothing more, and goes when it has settled what it holds.
+    Leaving,
+}
+
+/// All holders, by slot.
+#[derive(Debug, Default)]
+pub(super) struct Holders {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    holder: Option<Holder>,
+}
+
+impl Holders {
+    pub(super) fn insert(&mut self, role: Role) -> HolderId {
+        let holder = Some(Holder { role, unacked: Unacked::new() });
+        if let Some(slot) = self.free.pop()
+            && let Some(place) = self.slots.get_mut(slot as usize)
+        {
+            place.holder = holder;
+            return HolderId { slot, generation: place.generation };
+        }
+        let slot = self.slots.len() as u32;
+        self.slots.push(Slot { generation: 0, holder });
+        HolderId { slot, generation: 0 }
+    }
+
+    pub(super) fn remove(&mut self, id: HolderId) {
+        if let Some(place) = self.slots.get_mut(id.slot as usize)
+            && place.generation == id.generation
+            && place.holder.take().is_some()
+        {
+            place.generation = place.generation.wrapping_add(1);
+            self.free.push(id.slot);
+        }
+    }
+
+    pub(super) fn get_mut(&mut self, id: HolderId) -> Option<&mut Holder> {
+        let place = self.slots.get_mut(id.slot as usize)?;
+        if place.generation == id.generation { place.holder.as_mut() } else { None }
+    }
+
+    pub(super) fn get(&self, id: HolderId) -> Option<&Holder> {
+        let place = self.slots.get(id.slot as usize)?;
+        if place.generation == id.generation { place.holder.as_ref() } else { None }
+    }
+
+    /// The consumer in a slot, with what it holds.
+    pub(super) fn consumer_mut(&mut self, slot: u32) -> Option<(HolderId, &mut Consumer, &mut Unacked)> {
+        let place = self.slots.get_mut(slot as usize)?;
+        let id = HolderId { slot, generation: place.generation };
+        match place.holder.as_mut()? {
+            Holder { role: Role::Consumer(consumer), unacked } => Some((id, consumer, unacked)),
+            _ => None,
+        }
+    }
+}
