@@ -11,8 +11,10 @@ pub struct Message {
     pub exchange: ExchangeName,
     /// Its routing key.
     pub routing_key: RoutingKey,
-    /// Further keys that it was routed by and that consumers may see. (BCC keys are not kept at all.)
-    pub copies: Vec<RoutingKey>,
+    /// Further keys that it was routed by and that consumers may see.
+    pub cc: Vec<RoutingKey>,
+    /// Further keys that it was routed by and that no consumer sees. A dead letter goes by them once more.
+    pub bcc: Vec<RoutingKey>,
     /// Whether it is to survive a restart, in a queue that does.
     pub persistent: bool,
     /// Its priority; without one, 0.

@@ -1,8 +1,23 @@
-//! 6 · One queue's messages as journal records.
+//! 6 · Persistence: queues' messages and the definitions as journal records.
+//!
+//! What a queue does is written while its lock is held, so that the journal has one queue's records in the order in
+//! which they happened. A message's own record is written before any queue takes it, and refers to no queue.
 
+mod checkpoint;
 mod message;
+mod record;
+mod recovery;
 
+use std::fmt;
+use std::sync::Arc;
+
+use leveret_journal::{CommitError, Journal, Observer, Position, Synced, group_bytes};
+use tokio::sync::watch;
+
+pub use checkpoint::{Checkpoint, CheckpointError};
 pub use message::Message;
+pub use record::{RecordError, kind};
+pub use recovery::{Recovered, RecoveredQueue, Replay, Restored};
 
 /// A queue's number: never used twice in a data directory, so that an old record cannot name a new queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -11,3 +26,214 @@ pub struct QueueId(pub u64);
 /// A message's place in one queue. Rises with every message that the queue takes, also across restarts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Seq(pub u64);
+
+/// The journal takes nothing any more, or not this.
+#[derive(Debug, thiserror::Error)]
+#[error("the journal cannot take it: {0}")]
+pub struct StoreError(#[from] leveret_journal::StageError);
+
+/// How many bytes of messages are staged in one go: long enough to spread the lock's cost, short enough that a
+/// commit does not wait for a whole batch of large messages.
+const GROUP_BYTES_AIM: usize = 256 * 1024;
+
+/// The journal, as the broker's parts use it.
+pub struct Store {
+    journal: Arc<Journal>,
+    progress: watch::Receiver<Progress>,
+}
+
+/// What the commit thread reports.
+#[derive(Debug, Clone, Default)]
+pub struct Progress {
+    /// Rises with every commit; wakes those who wait for one.
+    pub commits: u64,
+    /// Why the journal stopped for good, if it did.
+    pub failure: Option<Arc<str>>,
+}
+
+/// Passes the commit thread's news on to whoever waits for them.
+#[derive(Debug)]
+pub struct ProgressReporter(watch::Sender<Progress>);
+
+impl ProgressReporter {
+    /// A reporter for a journal, and what the store listens to.
+    pub fn new() -> (Arc<Self>, watch::Receiver<Progress>) {
+        let (sender, receiver) = watch::channel(Progress::default());
+        (Arc::new(Self(sender)), receiver)
+    }
+}
+
+impl Observer for ProgressReporter {
+    fn committed(&self, _: Synced) {
+        self.0.send_modify(|progress| progress.commits += 1);
+    }
+
+    fn failed(&self, error: &CommitError) {
+        self.0.send_modify(|progress| progress.failure = Some(error.to_string().into()));
+    }
+}
+
+impl Store {
+    /// A store over a recovered journal whose observer reports to `progress`.
+    pub fn new(journal: Arc<Journal>, progress: watch::Receiver<Progress>) -> Arc<Self> {
+        Arc::new(Self { journal, progress })
+    }
+
+    /// Everything that has been written so far ends here.
+    pub fn end(&self) -> Position {
+        self.journal.end()
+    }
+
+    /// How far the journal is durable.
+    pub fn synced(&self) -> Synced {
+        self.journal.synced()
+    }
+
+    /// Tells of every commit, and of the failure that ends them.
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.clone()
+    }
+
+    /// Whether the journal can take more before the disk has caught up. Publishers wait while it cannot.
+    pub fn has_room(&self) -> bool {
+        self.journal.has_room()
+    }
+
+    /// Waits until all up to `position` is durable. `false` if the journal failed before.
+    pub async fn wait_for(&self, position: Position) -> bool {
+        self.wait_until(|| self.journal.synced().reaches(position)).await
+    }
+
+    /// Waits until publishers may go on. `false` if the journal failed before.
+    pub async fn wait_for_room(&self) -> bool {
+        self.wait_until(|| self.journal.has_room()).await
+    }
+
+    async fn wait_until(&self, reached: impl Fn() -> bool) -> bool {
+        let mut progress = self.progress.clone();
+        progress.wait_for(|progress| progress.failure.is_some() || reached()).await.is_ok() && reached()
+    }
+
+    /// Writes the messages' records and notes their positions in them. With each message comes the number of
+    /// queues that will then each either take it ([`Batch::enqueue`]) or decline it ([`Batch::declined`]).
+    pub fn write_messages<'a>(
+        &self,
+        messages: impl IntoIterator<Item = (&'a mut Message, u32)>,
+        scratch: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        let mut messages = messages.into_iter().peekable();
+        while messages.peek().is_some() {
+            let mut group = None;
+            let mut room = 0;
+            while let Some((message, queues)) =
+                messages.next_if(|(message, _)| group.is_none() || bytes_bound(message) <= room)
+            {
+                let bound = bytes_bound(message);
+                if group.is_none() {
+                    room = bound.max(GROUP_BYTES_AIM);
+                    group = Some(self.journal.stage(room)?);
+                }
+                if let Some(group) = &mut group {
+                    scratch.clear();
+                    record::encode_message_head(message, queues, scratch);
+                    let parts: [&[u8]; 3] = [scratch, &message.properties, &message.body];
+                    message.position = Some(group.append(kind::MESSAGE, &parts)?);
+                    room -= bound;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a batch as one group: after a crash all of it is there, or none. Gives the position that must be
+    /// synced before anybody may be told. Clears the batch.
+    pub fn write(&self, batch: &mut Batch) -> Result<Position, StoreError> {
+        if batch.records.is_empty() {
+            return Ok(self.journal.end());
+        }
+        let mut group = self.journal.stage(group_bytes(batch.records.len(), batch.bytes.len()))?;
+        let mut rest = batch.bytes.as_slice();
+        for (kind, length) in &batch.records {
+            let (payload, behind) = rest.split_at_checked(*length).unwrap_or((rest, &[]));
+            group.append(*kind, &[payload])?;
+            rest = behind;
+        }
+        let end = group.end();
+        drop(group);
+        batch.clear();
+        Ok(end)
+    }
+
+    /// Writes everything out, marks the end as clean and stops the journal.
+    pub fn close(&self) -> Result<(), CommitError> {
+        self.journal.close()
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("end", &self.end()).finish_non_exhaustive()
+    }
+}
+
+/// An upper bound of what a message takes in a group, in bytes.
+fn bytes_bound(message: &Message) -> usize {
+    // Names have at most 255 bytes each, and the rare death history is bounded by its entries' names.
+    const NAME: usize = 256;
+    let deaths = message.deaths.as_ref().map_or(0, |deaths| {
+        let keys: usize = deaths.deaths.iter().map(|death| death.routing_keys.len() + 4).sum();
+        (keys + 8) * NAME
+    });
+    let names = (message.cc.len() + message.bcc.len() + 2) * NAME;
+    group_bytes(1, 64 + names + deaths + message.properties.len() + message.body.len())
+}
+
+/// Small records that belong together, encoded and ready to be written.
+#[derive(Debug, Default)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    records: Vec<(u8, usize)>,
+}
+
+impl Batch {
+    /// A queue took messages, which have consecutive seqs from `first`.
+    pub fn enqueue(&mut self, queue: QueueId, first: Seq, at_ms: u64, positions: &[Position]) {
+        self.add(kind::ENQUEUE, |out| record::encode_enqueue(queue, first, at_ms, positions, out));
+    }
+
+    /// Messages left a queue for good. Sorts `seqs`.
+    pub fn gone(&mut self, queue: QueueId, seqs: &mut [Seq]) {
+        self.add(kind::GONE, |out| record::encode_gone(queue, seqs, out));
+    }
+
+    /// Messages came back after a delivery, having failed that often. Sorts `returned`.
+    pub fn returned(&mut self, queue: QueueId, returned: &mut [(Seq, u32)]) {
+        self.add(kind::RETURNED, |out| record::encode_returned(queue, returned, out));
+    }
+
+    /// A queue did not take these messages.
+    pub fn declined(&mut self, positions: &[Position]) {
+        self.add(kind::DECLINED, |out| record::encode_declined(positions, out));
+    }
+
+    /// A definition changed.
+    pub fn definition(&mut self, payload: &[u8]) {
+        self.add(kind::DEFINITION, |out| out.extend_from_slice(payload));
+    }
+
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    fn add(&mut self, kind: u8, encode: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.bytes.len();
+        encode(&mut self.bytes);
+        self.records.push((kind, self.bytes.len() - start));
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.records.clear();
+    }
+}

@@ -1,0 +1,91 @@
+//! The definitions as they were at one position of the journal, so that the journal before it can go.
+
+use std::path::Path;
+
+use leveret_journal::Position;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+
+/// What a checkpoint holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Checkpoint {
+    /// Definitions before this position are in `definitions`; those from it on are in the journal.
+    pub position: Position,
+    /// The number of the next queue.
+    pub next_queue: u64,
+    /// Definition records that make everything anew, in order.
+    pub definitions: Vec<Vec<u8>>,
+}
+
+/// A checkpoint that cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("the checkpoint of definitions: {0}")]
+pub struct CheckpointError(#[from] redb::Error);
+
+const FIGURES: TableDefinition<'_, &str, u64> = TableDefinition::new("figures");
+const DEFINITIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("definitions");
+
+impl Checkpoint {
+    /// Reads the checkpoint; an empty one if there is none yet.
+    pub fn load(path: &Path) -> Result<Self, CheckpointError> {
+        if !path.exists() {
+            return Ok(Self::default());
+        }
+        Self::read(path).map_err(CheckpointError)
+    }
+
+    /// Replaces the checkpoint: after a crash it is either the old one or this.
+    pub fn save(&self, path: &Path) -> Result<(), CheckpointError> {
+        self.write(path).map_err(CheckpointError)
+    }
+
+    fn read(path: &Path) -> Result<Self, redb::Error> {
+        let database = Database::create(path)?;
+        let transaction = database.begin_read()?;
+        let figures = match transaction.open_table(FIGURES) {
+            Ok(figures) => figures,
+            // Made, and never written to: the process was killed in between.
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Self::default()),
+            Err(error) => return Err(error.into()),
+        };
+        let figure = |name| Ok::<_, redb::Error>(figures.get(name)?.map_or(0, |value| value.value()));
+        let mut definitions = Vec::new();
+        for entry in transaction.open_table(DEFINITIONS)?.iter()? {
+            definitions.push(entry?.1.value().to_vec());
+        }
+        Ok(Self { position: Position(figure("position")?), next_queue: figure("next_queue")?, definitions })
+    }
+
+    fn write(&self, path: &Path) -> Result<(), redb::Error> {
+        let database = Database::create(path)?;
+        let transaction = database.begin_write()?;
+        {
+            let mut figures = transaction.open_table(FIGURES)?;
+            figures.insert("position", self.position.0)?;
+            figures.insert("next_queue", self.next_queue)?;
+            let mut definitions = transaction.open_table(DEFINITIONS)?;
+            for (index, definition) in (0..).zip(&self.definitions) {
+                definitions.insert(index, definition.as_slice())?;
+            }
+            definitions.retain(|index, _| index < self.definitions.len() as u64)?;
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_checkpoint_replaces_the_older_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("definitions.redb");
+        assert_eq!(Checkpoint::load(&path).unwrap(), Checkpoint::default());
+        for definitions in [vec![vec![1], vec![2], vec![3]], vec![vec![4]], vec![]] {
+            let checkpoint = Checkpoint { position: Position(640), next_queue: 7, definitions };
+            checkpoint.save(&path).unwrap();
+            assert_eq!(Checkpoint::load(&path).unwrap(), checkpoint);
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! What the broker writes into the journal: six kinds of records, with their layouts side by side.
+//!
+//! Integers are little-endian; a *varint* is LEB128, at most ten bytes. Names are short strings: one length byte,
+//! then UTF-8. There is no serde here (but for the death history and definitions, which are MessagePack with named
+//! fields), so that what is on disk does not change with a refactoring.
+//!
+//! | kind | record | payload |
+//! |---|---|---|
+//! | 1 | message | flags u8, priority u8, cc u8, bcc u8, queues u32, published_at_ms u64, ttl_ms u64, exchange, routing key, cc..., bcc..., deaths u32 + bytes, properties u32 + bytes, body |
+//! | 2 | enqueue | queue u64, first seq u64, at_ms u64, then one varint for each message: its position minus the one before |
+//! | 3 | gone | queue u64, then pairs of varints: gap from the end of the range before, length of the range |
+//! | 4 | returned | queue u64, then pairs of varints: seq minus the one before, failed deliveries |
+//! | 5 | definition | see `topology/definitions.rs` |
+//! | 6 | declined | one varint for each message: its position minus the one before |
+
+use bytes::Bytes;
+use leveret_journal::Position;
+use leveret_protocol::{DeathHistory, ExchangeName, RoutingKey};
+
+use super::{Message, QueueId, Seq};
+
+/// The kinds of records.
+pub mod kind {
+    /// A message with its body, once for however many queues.
+    pub const MESSAGE: u8 = 1;
+    /// A queue took messages.
+    pub const ENQUEUE: u8 = 2;
+    /// Messages left a queue for good.
+    pub const GONE: u8 = 3;
+    /// Messages came back to a queue after a delivery.
+    pub const RETURNED: u8 = 4;
+    /// A vhost, exchange, queue or binding was made or removed.
+    pub const DEFINITION: u8 = 5;
+    /// A queue that a message was written for did not take it.
+    pub const DECLINED: u8 = 6;
+}
+
+/// A record whose checksum is right and whose content is not: a defect or a newer version's record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a {record} record whose {field} cannot be read")]
+pub struct RecordError {
+    record: &'static str,
+    field: &'static str,
+}
+
+impl RecordError {
+    pub(super) fn unknown_kind() -> Self {
+        Self { record: "journal", field: "kind" }
+    }
+
+    /// An enqueue refers to a message that the journal should have and has not.
+    pub(super) fn dangling() -> Self {
+        Self { record: "enqueue", field: "message" }
+    }
+}
+
+const FLAG_TTL: u8 = 1;
+
+/// Appends a message's record to `out`, without its properties and body; these follow as they are.
+///
+/// The parts are written apart so that a body is copied once, into the journal. `queues` says how many queues will
+/// each either take or decline the message, so that a replay knows when the last one is done with it.
+pub(super) fn encode_message_head(message: &Message, queues: u32, out: &mut Vec<u8>) {
+    out.push(if message.ttl_ms.is_some() { FLAG_TTL } else { 0 });
+    out.push(message.priority);
+    out.push(message.cc.len() as u8);
+    out.push(message.bcc.len() as u8);
+    out.extend_from_slice(&queues.to_le_bytes());
+    out.extend_from_slice(&message.published_at_ms.to_le_bytes());
+    out.extend_from_slice(&message.ttl_ms.unwrap_or(0).to_le_bytes());
+    put_name(out, message.exchange.as_str());
+    put_name(out, message.routing_key.as_str());
+    message.cc.iter().chain(&message.bcc).for_each(|key| put_name(out, key.as_str()));
+    // A history holds validated names and numbers only, which MessagePack can always carry.
+    let deaths = message.deaths.as_ref().and_then(|deaths| rmp_serde::to_vec_named(deaths).ok());
+    let deaths = deaths.unwrap_or_default();
+    out.extend_from_slice(&(deaths.len() as u32).to_le_bytes());
+    out.extend_from_slice(&deaths);
+    out.extend_from_slice(&(message.properties.len() as u32).to_le_bytes());
+}
+
+/// Reads a message record: the message, and how many queues it was written for. Only persistent messages have one.
+pub(super) fn decode_message(position: Position, payload: &[u8]) -> Result<(Message, u32), RecordError> {
+    let mut reader = Reader { record: "message", rest: payload };
+    let flags = reader.u8("flags")?;
+    let priority = reader.u8("priority")?;
+    let cc = reader.u8("number of CC keys")?;
+    let bcc = reader.u8("number of BCC keys")?;
+    let queues = reader.array("number of queues").map(u32::from_le_bytes)?;
+    let published_at_ms = reader.u64("time")?;
+    let ttl_ms = reader.u64("time to live")?;
+    let exchange = ExchangeName::new(reader.name("exchange")?).map_err(|_| reader.error("exchange"))?;
+    let routing_key =
+        RoutingKey::new(reader.name("routing key")?).map_err(|_| reader.error("routing key"))?;
+    let cc = reader.keys(cc)?;
+    let bcc = reader.keys(bcc)?;
+    let deaths = reader.blob("death history")?;
+    let deaths: Option<Box<DeathHistory>> = match deaths {
+        [] => None,
+        deaths => Some(rmp_serde::from_slice(deaths).map_err(|_| reader.error("death history"))?),
+    };
+    let properties = reader.blob("properties")?.len();
+    // One allocation for both: they live and die together.
+    let tail =
+        Bytes::copy_from_slice(payload.get(payload.len() - reader.rest.len() - properties..).unwrap_or(&[]));
+    let message = Message {
+        exchange,
+        routing_key,
+        cc,
+        bcc,
+        persistent: true,
+        priority,
+        ttl_ms: (flags & FLAG_TTL != 0).then_some(ttl_ms),
+        published_at_ms,
+        deaths,
+        properties: tail.slice(..properties),
+        body: tail.slice(properties..),
+        position: Some(position),
+    };
+    Ok((message, queues))
+}
+
+/// What a queue took: messages with consecutive seqs, by the positions of their records.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Enqueue {
+    pub(super) queue: QueueId,
+    pub(super) first: Seq,
+    pub(super) at_ms: u64,
+    pub(super) positions: Vec<Position>,
+}
+
+pub(super) fn encode_enqueue(
+    queue: QueueId,
+    first: Seq,
+    at_ms: u64,
+    positions: &[Position],
+    out: &mut Vec<u8>,
+) {
+    out.extend_from_slice(&queue.0.to_le_bytes());
+    out.extend_from_slice(&first.0.to_le_bytes());
+    out.extend_from_slice(&at_ms.to_le_bytes());
+    put_positions(positions, out);
+}
+
+pub(super) fn decode_enqueue(payload: &[u8]) -> Result<Enqueue, RecordError> {
+    let mut reader = Reader { record: "enqueue", rest: payload };
+    let queue = QueueId(reader.u64("queue")?);
+    let first = Seq(reader.u64("first seq")?);
+    let at_ms = reader.u64("time")?;
+    Ok(Enqueue { queue, first, at_ms, positions: reader.positions()? })
+}
+
+pub(super) fn encode_declined(positions: &[Position], out: &mut Vec<u8>) {
+    put_positions(positions, out);
+}
+
+pub(super) fn decode_declined(payload: &[u8]) -> Result<Vec<Position>, RecordError> {
+    Reader { record: "declined", rest: payload }.positions()
+}
+
+/// Appends the ranges that `seqs` form; sorts them first.
+pub(super) fn encode_gone(queue: QueueId, seqs: &mut [Seq], out: &mut Vec<u8>) {
+    out.extend_from_slice(&queue.0.to_le_bytes());
+    seqs.sort_unstable();
+    let mut end = 0;
+    for range in seqs.chunk_by(|a, b| a.0 + 1 == b.0) {
+        if let [first, ..] = range {
+            put_varint(out, first.0 - end);
+            put_varint(out, range.len() as u64);
+            end = first.0 + range.len() as u64;
+        }
+    }
+}
+
+/// Reads which ranges of seqs are gone: (first, one behind the last).
+pub(super) fn decode_gone(payload: &[u8]) -> Result<(QueueId, Vec<(Seq, Seq)>), RecordError> {
+    let mut reader = Reader { record: "gone", rest: payload };
+    let queue = QueueId(reader.u64("queue")?);
+    let mut ranges = Vec::new();
+    let mut end: u64 = 0;
+    while !reader.rest.is_empty() {
+        let first = end.checked_add(reader.varint("gap")?).ok_or_else(|| reader.error("gap"))?;
+        end = first.checked_add(reader.varint("length")?).ok_or_else(|| reader.error("length"))?;
+        ranges.push((Seq(first), Seq(end)));
+    }
+    Ok((queue, ranges))
+}
+
+pub(super) fn encode_returned(queue: QueueId, returned: &mut [(Seq, u32)], out: &mut Vec<u8>) {
+    out.extend_from_slice(&queue.0.to_le_bytes());
+    returned.sort_unstable();
+    let mut before = 0;
+    for (seq, count) in returned {
+        put_varint(out, seq.0 - before);
+        put_varint(out, u64::from(*count));
+        before = seq.0;
+    }
+}
+
+pub(super) fn decode_returned(payload: &[u8]) -> Result<(QueueId, Vec<(Seq, u32)>), RecordError> {
+    let mut reader = Reader { record: "returned", rest: payload };
+    let queue = QueueId(reader.u64("queue")?);
+    let mut returned = Vec::new();
+    let mut before: u64 = 0;
+    while !reader.rest.is_empty() {
+        before = before.checked_add(reader.varint("seq")?).ok_or_else(|| reader.error("seq"))?;
+        let count = reader.varint("count")?;
+        returned.push((Seq(before), u32::try_from(count).unwrap_or(u32::MAX)));
+    }
+    Ok((queue, returned))
+}
+
+fn put_positions(positions: &[Position], out: &mut Vec<u8>) {
+    let mut before = 0;
+    for position in positions {
+        // Wrapping, since two publishers may have staged in one order and reached the queue in the other.
+        put_varint(out, position.0.wrapping_sub(before));
+        before = position.0;
+    }
+}
+
+fn put_name(out: &mut Vec<u8>, name: &str) {
+    // Names have at most 255 bytes: see `leveret_protocol::check_name`.
+    out.push(name.len() as u8);
+    out.extend_from_slice(name.as_bytes());
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+struct Reader<'a> {
+    record: &'static str,
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn error(&self, field: &'static str) -> RecordError {
+        RecordError { record: self.record, field }
+    }
+
+    fn take(&mut self, length: usize, field: &'static str) -> Result<&'a [u8], RecordError> {
+        let (taken, rest) = self.rest.split_at_checked(length).ok_or_else(|| self.error(field))?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], RecordError> {
+        let (array, rest) = self.rest.split_first_chunk().ok_or_else(|| self.error(field))?;
+        self.rest = rest;
+        Ok(*array)
+    }
+
+    fn u8(&mut self, field: &'static str) -> Result<u8, RecordError> {
+        self.array(field).map(|[byte]| byte)
+    }
+
+    fn u64(&mut self, field: &'static str) -> Result<u64, RecordError> {
+        self.array(field).map(u64::from_le_bytes)
+    }
+
+    fn name(&mut self, field: &'static str) -> Result<&'a str, RecordError> {
+        let length = self.u8(field)?;
+        let bytes = self.take(usize::from(length), field)?;
+        std::str::from_utf8(bytes).map_err(|_| self.error(field))
+    }
+
+    fn blob(&mut self, field: &'static str) -> Result<&'a [u8], RecordError> {
+        let length = self.array(field).map(u32::from_le_bytes)?;
+        self.take(length as usize, field)
+    }
+
+    fn keys(&mut self, count: u8) -> Result<Vec<RoutingKey>, RecordError> {
+        let mut keys = Vec::with_capacity(usize::from(count));
+        for _ in 0..count {
+            keys.push(RoutingKey::new(self.name("further key")?).map_err(|_| self.error("further key"))?);
+        }
+        Ok(keys)
+    }
+
+    fn positions(&mut self) -> Result<Vec<Position>, RecordError> {
+        let mut positions = Vec::new();
+        let mut before: u64 = 0;
+        while !self.rest.is_empty() {
+            before = before.wrapping_add(self.varint("position")?);
+            positions.push(Position(before));
+        }
+        Ok(positions)
+    }
+
+    fn varint(&mut self, field: &'static str) -> Result<u64, RecordError> {
+        let mut value: u64 = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.u8(field)?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(self.error(field))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn encoded(message: &Message) -> Vec<u8> {
+        let mut out = Vec::new();
+        encode_message_head(message, 3, &mut out);
+        out.extend_from_slice(&message.properties);
+        out.extend_from_slice(&message.body);
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn messages_come_back_as_they_were(
+            key in "[a-z.]{0,40}",
+            cc in proptest::collection::vec("[a-z.]{0,9}", 0..4),
+            bcc in proptest::collection::vec("[a-z.]{0,9}", 0..4),
+            priority: u8,
+            ttl_ms: Option<u64>,
+            published_at_ms: u64,
+            properties: Vec<u8>,
+            body: Vec<u8>,
+        ) {
+            let message = Message {
+                routing_key: RoutingKey::new(key).unwrap(),
+                cc: cc.iter().map(|key| RoutingKey::new(key).unwrap()).collect(),
+                bcc: bcc.iter().map(|key| RoutingKey::new(key).unwrap()).collect(),
+                persistent: true,
+                priority,
+                ttl_ms,
+                published_at_ms,
+                properties: properties.into(),
+                body: body.into(),
+                position: Some(Position(640)),
+                ..Message::default()
+            };
+            prop_assert_eq!(decode_message(Position(640), &encoded(&message)), Ok((message, 3)));
+        }
+
+        #[test]
+        fn seqs_come_back_as_ranges(seqs in proptest::collection::btree_set(any::<u32>(), 0..200)) {
+            let mut given: Vec<Seq> = seqs.iter().rev().map(|seq| Seq(u64::from(*seq))).collect();
+            let mut out = Vec::new();
+            encode_gone(QueueId(7), &mut given, &mut out);
+            let (queue, ranges) = decode_gone(&out).unwrap();
+            let found: Vec<u64> = ranges.iter().flat_map(|(first, end)| first.0..end.0).collect();
+            prop_assert_eq!(queue, QueueId(7));
+            prop_assert_eq!(found, seqs.iter().map(|seq| u64::from(*seq)).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn enqueues_and_returns_come_back(positions: Vec<u64>, returned in proptest::collection::btree_map(any::<u64>(), any::<u32>(), 0..50)) {
+            let positions: Vec<Position> = positions.into_iter().map(Position).collect();
+            let mut out = Vec::new();
+            encode_enqueue(QueueId(1), Seq(9), 5, &positions, &mut out);
+            prop_assert_eq!(decode_enqueue(&out), Ok(Enqueue { queue: QueueId(1), first: Seq(9), at_ms: 5, positions }));
+            let mut given: Vec<(Seq, u32)> = returned.iter().map(|(seq, count)| (Seq(*seq), *count)).collect();
+            let expected = given.clone();
+            let mut out = Vec::new();
+            encode_returned(QueueId(1), &mut given, &mut out);
+            prop_assert_eq!(decode_returned(&out), Ok((QueueId(1), expected)));
+        }
+
+        #[test]
+        fn bytes_of_no_record_are_refused_and_never_panic(bytes: Vec<u8>) {
+            let _ = decode_message(Position(0), &bytes);
+            let _ = decode_enqueue(&bytes);
+            let _ = decode_gone(&bytes);
+            let _ = decode_returned(&bytes);
+            let _ = decode_declined(&bytes);
+        }
+    }
+}

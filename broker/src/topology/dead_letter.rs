@@ -1,0 +1,122 @@
+//! Messages that a queue gave up, on their way to its dead-letter exchange (RabbitMQ's rules).
+
+use std::cell::LazyCell;
+use std::sync::Arc;
+
+use leveret_protocol::{Death, DeathHistory, DeathReason, Properties, RoutingKey};
+
+use super::{Resolved, Vhost};
+use crate::exchange::{Publisher, Routable, Route};
+use crate::queue::{Dead, DeadLetter, Queue, Work};
+use crate::store::{Batch, Message};
+
+impl Vhost {
+    /// Carries a message on. Whatever becomes of it, its place in the queue that gave it up is settled: in one
+    /// journal record with its new place, so that a crash leaves it in exactly one of the two.
+    pub(super) fn dead_letter(self: &Arc<Self>, from: &Arc<Queue>, dead: Dead, work: &mut Work) {
+        let origin = dead.seq.filter(|_| from.settings.durable && dead.message.position.is_some());
+        let origin = origin.map(|seq| (from.id, seq));
+        let targets =
+            from.settings.dead_letter.as_ref().and_then(|letter| self.letter(from, letter, &dead, work));
+        if let Some((mut message, resolved)) = targets {
+            let durable = resolved.queues.iter().filter(|queue| queue.settings.durable).count() as u32;
+            let written = if message.persistent && durable > 0 {
+                self.shared.store.write_messages([(&mut message, durable)], &mut Vec::new())
+            } else {
+                Ok(())
+            };
+            if let Err(error) = written {
+                // It stays where it was, as far as the journal knows.
+                tracing::error!(queue = %from.name, %error, "a dead letter was not journaled");
+                return;
+            }
+            let message = Arc::new(message);
+            if let Some((last, others)) = resolved.queues.split_last() {
+                for queue in others {
+                    queue.enqueue(std::iter::once(&message), None, work, |_, _| {});
+                }
+                last.enqueue(std::iter::once(&message), origin, work, |_, _| {});
+                return;
+            }
+        }
+        self.settle_origin(origin);
+    }
+
+    fn settle_origin(&self, origin: Option<(crate::store::QueueId, crate::store::Seq)>) {
+        let Some((queue, seq)) = origin else { return };
+        let mut batch = Batch::default();
+        batch.gone(queue, &mut [seq]);
+        if let Err(error) = self.shared.store.write(&mut batch) {
+            tracing::error!(%error, "the end of a dead letter was not journaled");
+        }
+    }
+
+    /// The message as it is published anew, and the queues that it goes to.
+    fn letter(
+        &self,
+        from: &Queue,
+        letter: &DeadLetter,
+        dead: &Dead,
+        work: &Work,
+    ) -> Option<(Message, Resolved)> {
+        let old = &*dead.message;
+        let history = DeathHistory::record(old.deaths.as_deref(), death(from, dead, work.now_ms));
+        // Without a key of its own the letter goes by all of its message's keys, and keeps the visible ones.
+        let (routing_key, cc) = match &letter.routing_key {
+            Some(key) => (key, Vec::new()),
+            None => (&old.routing_key, old.cc.clone()),
+        };
+        let further_keys: Vec<RoutingKey> = match &letter.routing_key {
+            Some(_) => Vec::new(),
+            None => old.cc.iter().chain(&old.bcc).cloned().collect(),
+        };
+        let headers = LazyCell::new(|| {
+            Properties::decode(&old.properties).map(|found| found.headers).unwrap_or_default()
+        });
+        let routable = Routable { key: routing_key.as_str(), further_keys: &further_keys, headers: &headers };
+        let exchange = letter.exchange.as_str();
+        let mut resolved = match self.resolve(Publisher::Broker, exchange, &routable, &mut Route::default()) {
+            Ok((resolved, _)) => resolved,
+            Err(error) => {
+                tracing::debug!(queue = %from.name, %error, "a dead letter is dropped");
+                return None;
+            }
+        };
+        if dead.reason != DeathReason::Rejected {
+            resolved.queues.retain(|queue| {
+                let cycle = history.closes_automatic_cycle(queue.name.as_str());
+                if cycle {
+                    tracing::debug!(queue = %queue.name, "a dead letter that came round is dropped");
+                }
+                !cycle
+            });
+        }
+        let message = Message {
+            exchange: letter.exchange.clone(),
+            routing_key: routing_key.clone(),
+            cc,
+            bcc: Vec::new(),
+            // It would only expire again.
+            ttl_ms: None,
+            deaths: Some(Box::new(history)),
+            position: None,
+            ..old.clone()
+        };
+        Some((message, resolved))
+    }
+}
+
+fn death(from: &Queue, dead: &Dead, now_ms: u64) -> Death {
+    let message = &*dead.message;
+    let keys: Vec<RoutingKey> = std::iter::once(&message.routing_key).chain(&message.cc).cloned().collect();
+    Death {
+        queue: from.name.clone(),
+        reason: dead.reason,
+        count: 1,
+        first_at_ms: now_ms,
+        exchange: message.exchange.clone(),
+        routing_keys: keys,
+        original_ttl_ms: message.ttl_ms,
+        note: dead.note.as_deref().map(str::to_owned),
+    }
+}

@@ -1,0 +1,160 @@
+//! From routes to queues: a batch of messages, each to all of its queues.
+
+use std::sync::Arc;
+
+use leveret_journal::Position;
+use leveret_protocol::{ExchangeName, Outcome, ReplyCode, RoutingKey, Table};
+use smallvec::SmallVec;
+
+use super::Vhost;
+use crate::exchange::{LOG_EXCHANGE, Publisher, Routable, Route};
+use crate::queue::{Queue, Work};
+use crate::store::{Message, QueueId, StoreError};
+
+/// Where messages with one exchange and routing key go.
+#[derive(Debug)]
+pub struct Resolved {
+    /// The exchange, as messages carry its name.
+    pub exchange: ExchangeName,
+    /// The key, as messages carry it.
+    pub routing_key: RoutingKey,
+    /// The queues, each once.
+    pub queues: SmallVec<[Arc<Queue>; 2]>,
+    /// How many of them are durable.
+    durable: u32,
+}
+
+/// A message with its way.
+#[derive(Debug)]
+pub struct Pending {
+    /// The message.
+    pub message: Message,
+    /// Where it goes.
+    pub resolved: Arc<Resolved>,
+}
+
+impl Resolved {
+    pub(super) fn new(
+        exchange: ExchangeName,
+        routing_key: RoutingKey,
+        queues: SmallVec<[Arc<Queue>; 2]>,
+    ) -> Self {
+        let durable = queues.iter().filter(|queue| queue.settings.durable).count() as u32;
+        Self { exchange, routing_key, queues, durable }
+    }
+}
+
+impl Vhost {
+    /// Puts a batch of messages into their queues, in order, and empties the batch. `outcomes` is filled with what
+    /// became of each. Gives the position that must be synced before the publishers may be told, if anything of
+    /// this was journaled.
+    ///
+    /// Messages are journaled before any queue takes them, so that no acknowledgement can be in the journal before
+    /// its message. If the journal refuses, no queue gets anything.
+    pub fn publish(
+        self: &Arc<Self>,
+        batch: &mut Vec<Pending>,
+        outcomes: &mut Vec<Outcome>,
+        scratch: &mut Vec<u8>,
+        work: &mut Work,
+    ) -> Result<Option<Position>, StoreError> {
+        let persistent = batch.iter_mut().filter(|pending| pending.message.persistent);
+        let mut to_write = persistent.filter(|pending| pending.resolved.durable > 0).peekable();
+        let journaled = to_write.peek().is_some();
+        let to_write = to_write.map(|pending| (&mut pending.message, pending.resolved.durable));
+        self.shared.store.write_messages(to_write, scratch)?;
+        outcomes.clear();
+        let messages: Vec<(Arc<Message>, Arc<Resolved>)> = batch
+            .drain(..)
+            .map(|Pending { message, resolved }| {
+                outcomes.push(match resolved.queues.len() {
+                    0 => Outcome::Unroutable,
+                    queues => Outcome::Routed(queues.min(usize::from(u16::MAX)) as u16),
+                });
+                (Arc::new(message), resolved)
+            })
+            .collect();
+        enqueue_all(&messages, outcomes, work);
+        self.finish(work);
+        Ok(journaled.then(|| self.shared.store.end()))
+    }
+
+    /// Publishes a line of the broker's own log, to those who asked for it. Nothing of it is stored.
+    pub fn publish_log(self: &Arc<Self>, routing_key: &RoutingKey, line: String, work: &mut Work) {
+        let no_headers = Box::new(Table::new());
+        let routable = Routable { key: routing_key.as_str(), further_keys: &[], headers: &no_headers };
+        let resolved = self.resolve(Publisher::Broker, LOG_EXCHANGE, &routable, &mut Route::default());
+        let Ok((resolved, _)) = resolved else { return };
+        let message = Arc::new(Message {
+            exchange: resolved.exchange.clone(),
+            routing_key: routing_key.clone(),
+            published_at_ms: work.now_ms,
+            body: line.into(),
+            ..Message::default()
+        });
+        for queue in &resolved.queues {
+            queue.enqueue(std::iter::once(&message), None, work, |_, _| {});
+        }
+        self.finish(work);
+    }
+
+    /// Does what queues left to do: carries dead letters on, sets alarms, removes queues that decided to go.
+    pub fn finish(self: &Arc<Self>, work: &mut Work) {
+        // Dead letters that reach a full queue may push out others, and so on. It ends: a message that comes to a
+        // queue a second time without a consumer's doing is dropped.
+        while let Some(aftermath) = work.aftermath.pop() {
+            if let Some(at_ms) = aftermath.alarm_ms {
+                self.shared.alarms.set(at_ms, self, &aftermath.queue);
+            }
+            if let Some(reason) = aftermath.delete {
+                self.remove_deleted(&aftermath.queue, reason);
+            }
+            for dead in aftermath.dead {
+                self.dead_letter(&aftermath.queue, dead, work);
+            }
+        }
+    }
+}
+
+/// Locks each queue once for all of its messages.
+fn enqueue_all(messages: &[(Arc<Message>, Arc<Resolved>)], outcomes: &mut [Outcome], work: &mut Work) {
+    if let [(_, first), rest @ ..] = messages
+        && let [queue] = first.queues.as_slice()
+        && rest.iter().all(|(_, resolved)| Arc::ptr_eq(resolved, first))
+    {
+        return enqueue(queue, messages.iter().map(|(message, _)| message), |index| index, outcomes, work);
+    }
+    let mut places: Vec<(QueueId, usize, &Arc<Queue>)> = messages
+        .iter()
+        .enumerate()
+        .flat_map(|(index, (_, resolved))| resolved.queues.iter().map(move |queue| (queue.id, index, queue)))
+        .collect();
+    places.sort_unstable_by_key(|(queue, index, _)| (*queue, *index));
+    for group in places.chunk_by(|(a, ..), (b, ..)| a == b) {
+        let Some((_, _, queue)) = group.first() else { continue };
+        let group_messages =
+            group.iter().filter_map(|(_, index, _)| messages.get(*index)).map(|(message, _)| message);
+        let message_index = |index: usize| group.get(index).map_or(usize::MAX, |(_, message, _)| *message);
+        enqueue(queue, group_messages, message_index, outcomes, work);
+    }
+}
+
+fn enqueue<'a>(
+    queue: &Arc<Queue>,
+    messages: impl Iterator<Item = &'a Arc<Message>>,
+    message_index: impl Fn(usize) -> usize,
+    outcomes: &mut [Outcome],
+    work: &mut Work,
+) {
+    queue.enqueue(messages, None, work, |index, reason| {
+        let Some(outcome) = outcomes.get_mut(message_index(index)) else { return };
+        *outcome = match (reason, *outcome) {
+            // One queue that refuses makes the whole publish refused, as in RabbitMQ; the others keep it.
+            (Some(_), _) => Outcome::Refused(ReplyCode::ResourceError),
+            // The queue was deleted between routing and now: as if it had never been bound.
+            (None, Outcome::Routed(1)) => Outcome::Unroutable,
+            (None, Outcome::Routed(queues)) => Outcome::Routed(queues - 1),
+            (None, other) => other,
+        };
+    });
+}

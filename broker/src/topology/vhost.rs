@@ -1,0 +1,255 @@
+//! One virtual host.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use leveret_protocol::{Destination, ExchangeName, QueueName, VhostName};
+use parking_lot::{RwLock, RwLockWriteGuard};
+use rustc_hash::FxHashMap;
+
+use super::definitions::{BindingDefinition, Definition};
+use super::{Resolved, Shared, TopologyError};
+use crate::exchange::{self, Binding, ExchangeSettings, Publisher, Routable, Route, Router};
+use crate::queue::{ConnectionId, Queue, Settings, Work};
+use crate::store::QueueId;
+
+/// A virtual host: exchanges, queues and bindings that know nothing of those in other vhosts.
+#[derive(Debug)]
+pub struct Vhost {
+    /// Its name.
+    pub name: VhostName,
+    pub(super) shared: Arc<Shared>,
+    /// The router's generation, where the hot path can read it without the lock.
+    generation: AtomicU64,
+    registry: RwLock<Registry>,
+}
+
+/// What a vhost's lock guards.
+#[derive(Debug)]
+pub(super) struct Registry {
+    pub(super) router: Router,
+    pub(super) queues: HashMap<QueueName, Arc<Queue>>,
+    pub(super) queues_by_id: FxHashMap<QueueId, Arc<Queue>>,
+}
+
+impl Vhost {
+    pub(super) fn new(name: VhostName, shared: Arc<Shared>) -> Arc<Self> {
+        let registry =
+            Registry { router: Router::new(), queues: HashMap::new(), queues_by_id: FxHashMap::default() };
+        Arc::new(Self { name, shared, generation: AtomicU64::new(0), registry: RwLock::new(registry) })
+    }
+
+    /// Changes with everything that can change a route. What was resolved at the same generation still holds.
+    pub fn generation(&self) -> u64 {
+        // A publish that races with a bind may go by the old or the new route; both are right.
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    /// Finds the queues for a message. With them comes the generation at which that holds, if every message with
+    /// the same exchange and key goes the same way.
+    pub fn resolve(
+        &self,
+        publisher: Publisher,
+        exchange: &str,
+        message: &Routable<'_>,
+        route: &mut Route,
+    ) -> Result<(Resolved, Option<u64>), TopologyError> {
+        let registry = self.registry.read();
+        registry.router.route(publisher, exchange, message, route)?;
+        for missing in route.missing_alternates() {
+            tracing::warn!(exchange, alternate = %missing, "the alternate exchange does not exist");
+        }
+        let queues = route.queues().iter().filter_map(|id| registry.queues_by_id.get(id).cloned());
+        let resolved = Resolved::new(exchange.try_into()?, message.key.try_into()?, queues.collect());
+        Ok((resolved, route.is_cacheable().then(|| registry.router.generation())))
+    }
+
+    /// The queue of this name, if `connection` may use it.
+    pub fn queue(&self, name: &str, connection: ConnectionId) -> Result<Arc<Queue>, TopologyError> {
+        let queue = self.registry.read().queues.get(name).cloned();
+        let queue = queue.ok_or_else(|| self.no_queue(name))?;
+        self.check_owner(&queue, connection)?;
+        Ok(queue)
+    }
+
+    /// All queues.
+    pub fn queues(&self) -> Vec<Arc<Queue>> {
+        self.registry.read().queues.values().cloned().collect()
+    }
+
+    pub(super) fn check_owner(&self, queue: &Queue, connection: ConnectionId) -> Result<(), TopologyError> {
+        match queue.owner {
+            Some(owner) if owner != connection => {
+                Err(TopologyError::Locked { queue: queue.name.to_string(), vhost: self.name.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn no_queue(&self, name: &str) -> TopologyError {
+        TopologyError::NoQueue { queue: name.to_owned(), vhost: self.name.clone() }
+    }
+
+    /// Locks the table for a change; the generation is published when the guard goes.
+    pub(super) fn change(&self) -> Change<'_> {
+        Change { registry: self.registry.write(), generation: &self.generation }
+    }
+
+    pub(super) fn read<R>(&self, read: impl FnOnce(&Registry) -> R) -> R {
+        read(&self.registry.read())
+    }
+
+    pub(super) fn lock_for_snapshot(&self) -> RwLockWriteGuard<'_, Registry> {
+        self.registry.write()
+    }
+
+    /// Definitions that make everything durable of this vhost anew.
+    pub(super) fn durable_definitions(&self, registry: &Registry) -> Vec<Definition> {
+        let mut definitions = vec![Definition::Vhost { vhost: self.name.clone() }];
+        let exchanges = registry.router.exchanges();
+        definitions.extend(
+            exchanges
+                .filter(|(name, settings)| settings.durable && !exchange::is_reserved(name))
+                .map(|(name, settings)| self.exchange_definition(name, settings)),
+        );
+        definitions.extend(
+            registry
+                .queues
+                .values()
+                .filter(|queue| queue.settings.durable)
+                .map(|queue| self.queue_definition(queue)),
+        );
+        let bindings =
+            registry.router.bindings().filter_map(|binding| self.durable_binding(registry, binding));
+        definitions.extend(bindings.map(Definition::Bound));
+        definitions
+    }
+
+    pub(super) fn exchange_definition(&self, name: &ExchangeName, settings: &ExchangeSettings) -> Definition {
+        Definition::Exchange {
+            vhost: self.name.clone(),
+            exchange: name.clone(),
+            kind: settings.kind.as_str().to_owned(),
+            auto_delete: settings.auto_delete,
+            internal: settings.internal,
+            arguments: settings.arguments(),
+        }
+    }
+
+    pub(super) fn queue_definition(&self, queue: &Queue) -> Definition {
+        Definition::Queue {
+            vhost: self.name.clone(),
+            queue: queue.name.clone(),
+            id: queue.id.0,
+            auto_delete: queue.settings.auto_delete,
+            arguments: queue.settings.arguments.clone(),
+        }
+    }
+
+    /// The binding as a definition, if both of its ends survive a restart.
+    pub(super) fn durable_binding(
+        &self,
+        registry: &Registry,
+        binding: &Binding,
+    ) -> Option<BindingDefinition> {
+        let durable_exchange = |name: &ExchangeName| {
+            registry.router.declare_passive(name).is_ok_and(|settings| settings.durable)
+        };
+        let destination = match &binding.destination {
+            exchange::Destination::Queue(id) => {
+                let queue = registry.queues_by_id.get(id).filter(|queue| queue.settings.durable)?;
+                Destination::Queue(queue.name.clone())
+            }
+            exchange::Destination::Exchange(name) if durable_exchange(name) => {
+                Destination::Exchange(name.clone())
+            }
+            exchange::Destination::Exchange(_) => return None,
+        };
+        durable_exchange(&binding.source).then(|| BindingDefinition {
+            vhost: self.name.clone(),
+            source: binding.source.clone(),
+            destination,
+            routing_key: binding.key.clone(),
+            arguments: binding.arguments.clone(),
+        })
+    }
+
+    /// Takes over what was defined before a restart and not removed since.
+    pub(super) fn restore(&self, definition: &Definition, work: &mut Work) -> Result<(), TopologyError> {
+        let mut change = self.change();
+        let registry = &mut *change.registry;
+        match definition {
+            Definition::Vhost { .. } => {}
+            Definition::Exchange { exchange, kind, auto_delete, internal, arguments, .. } => {
+                let settings = ExchangeSettings {
+                    auto_delete: *auto_delete,
+                    internal: *internal,
+                    ..ExchangeSettings::new(kind.parse()?)
+                };
+                registry.router.declare(exchange, settings.with_arguments(arguments)?)?;
+            }
+            Definition::Queue { queue, id, auto_delete, arguments, .. } => {
+                let settings = Settings::from_arguments(true, false, *auto_delete, arguments)?;
+                self.shared.use_queue_ids_above(*id);
+                let store = Arc::clone(&self.shared.store);
+                registry.add(Queue::new(QueueId(*id), queue.clone(), settings, None, store, work.now_ms));
+            }
+            Definition::Bound(binding) => {
+                registry.router.bind(self.binding(registry, binding)?)?;
+            }
+            // `definitions::compact` has left out what was removed, and the removals.
+            Definition::ExchangeDeleted { .. } | Definition::QueueDeleted { .. } | Definition::Unbound(_) => {
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn binding(
+        &self,
+        registry: &Registry,
+        definition: &BindingDefinition,
+    ) -> Result<Binding, TopologyError> {
+        let destination = match &definition.destination {
+            Destination::Queue(name) => {
+                let queue = registry.queues.get(name).ok_or_else(|| self.no_queue(name.as_str()))?;
+                exchange::Destination::Queue(queue.id)
+            }
+            Destination::Exchange(name) => exchange::Destination::Exchange(name.clone()),
+        };
+        Ok(Binding {
+            source: definition.source.clone(),
+            destination,
+            key: definition.routing_key.clone(),
+            arguments: definition.arguments.clone(),
+        })
+    }
+}
+
+/// A change of a vhost's table.
+pub(super) struct Change<'a> {
+    pub(super) registry: RwLockWriteGuard<'a, Registry>,
+    generation: &'a AtomicU64,
+}
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        self.generation.store(self.registry.router.generation(), Ordering::Relaxed);
+    }
+}
+
+impl Registry {
+    pub(super) fn add(&mut self, queue: Arc<Queue>) {
+        if self.router.add_queue(&queue.name, queue.id) {
+            self.queues_by_id.insert(queue.id, Arc::clone(&queue));
+            self.queues.insert(queue.name.clone(), queue);
+        }
+    }
+
+    /// Forgets a queue; gives the exchanges that went with their last binding.
+    pub(super) fn remove(&mut self, id: QueueId) -> Option<(Arc<Queue>, exchange::Removed)> {
+        let queue = self.queues_by_id.remove(&id)?;
+        self.queues.remove(&queue.name);
+        Some((queue, self.router.remove_queue(id)))
+    }
+}
