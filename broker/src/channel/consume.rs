@@ -1,0 +1,121 @@
+//! Start, stop and feed consumers; get single messages.
+
+use std::sync::Arc;
+
+use leveret_protocol::QueueName;
+use rustc_hash::FxHashSet;
+
+use super::{CONSUMERS_MAX, Channel, ChannelError, Held, Role};
+use crate::queue::{ConsumerSpec, Got, QueueGone, Recipient, Work};
+use crate::topology::TopologyError;
+
+/// What a consumer asks for.
+#[derive(Debug)]
+pub struct Consume<'a> {
+    /// Its number on the channel.
+    pub number: u32,
+    /// The queue.
+    pub queue: &'a QueueName,
+    /// How it consumes.
+    pub spec: ConsumerSpec,
+    /// Where its deliveries go.
+    pub recipient: Arc<dyn Recipient>,
+}
+
+impl Channel {
+    /// Starts a consumer. `admitted` is called before its first delivery, so that the client hears of it first.
+    pub fn consume(
+        &mut self,
+        consume: Consume<'_>,
+        work: &mut Work,
+        admitted: impl FnOnce(),
+    ) -> Result<(), ChannelError> {
+        let Consume { number, queue: name, spec, recipient } = consume;
+        self.check_number(number)?;
+        let queue = self.vhost.queue(name.as_str(), self.connection)?;
+        let holder = match queue.subscribe(spec, recipient, work, admitted) {
+            Ok(Ok(holder)) => holder,
+            Ok(Err(source)) => {
+                let (queue, vhost) = (name.to_string(), self.vhost.name.clone());
+                return Err(TopologyError::NotSubscribed { queue, vhost, source }.into());
+            }
+            Err(QueueGone) => return Err(self.no_queue(name)),
+        };
+        self.held.insert(number, Held { queue, holder, role: Role::Consumer });
+        self.vhost.finish(work);
+        Ok(())
+    }
+
+    /// Stops a consumer. What it holds can still be settled.
+    pub fn cancel(&mut self, number: u32, work: &mut Work) -> Result<(), ChannelError> {
+        // One that the broker has cancelled meanwhile, or that was never there, is stopped already: a client cannot
+        // know of a cancellation that crosses its own.
+        let Some(held) = self.held.get_mut(&number).filter(|held| held.role == Role::Consumer) else {
+            return Ok(());
+        };
+        held.role = Role::Cancelled;
+        if held.queue.cancel(held.holder, work).unwrap_or(0) == 0 {
+            self.held.remove(&number);
+        }
+        self.vhost.finish(work);
+        Ok(())
+    }
+
+    /// Allows a consumer without acknowledgements more deliveries.
+    pub fn add_credit(&mut self, number: u32, more: u32, work: &mut Work) -> Result<(), ChannelError> {
+        let held = self.held.get(&number).ok_or(ChannelError::NoConsumer { consumer: number })?;
+        let _ = held.queue.add_credit(held.holder, more, work);
+        self.vhost.finish(work);
+        Ok(())
+    }
+
+    /// Takes one message off a queue, if there is one; also says how many messages are ready, or are left. All gets
+    /// from one queue may use the same number, which settles name.
+    pub fn get(
+        &mut self,
+        number: u32,
+        name: &QueueName,
+        no_ack: bool,
+        work: &mut Work,
+    ) -> Result<Option<Got>, ChannelError> {
+        let queue = self.vhost.queue(name.as_str(), self.connection)?;
+        let holder = match self.held.get(&number) {
+            Some(held) if held.role == Role::Passive && Arc::ptr_eq(&held.queue, &queue) => held.holder,
+            _ => {
+                self.check_number(number)?;
+                let holder = queue.open_passive(work).map_err(|QueueGone| self.no_queue(name))?;
+                self.held.insert(number, Held { queue: Arc::clone(&queue), holder, role: Role::Passive });
+                holder
+            }
+        };
+        let got = queue.get(holder, no_ack, work).map_err(|QueueGone| self.no_queue(name))?;
+        self.vhost.finish(work);
+        Ok(got)
+    }
+
+    /// The connection can take deliveries again after it was full: consumers that were passed over wait for their
+    /// turn again.
+    pub fn resume(&self, work: &mut Work) {
+        let mut resumed = FxHashSet::default();
+        for held in self.held.values().filter(|held| held.role == Role::Consumer) {
+            if resumed.insert(held.queue.id) {
+                let _ = held.queue.resume(work);
+                self.vhost.finish(work);
+            }
+        }
+    }
+
+    fn check_number(&self, number: u32) -> Result<(), ChannelError> {
+        if self.held.contains_key(&number) {
+            return Err(ChannelError::ConsumerInUse { consumer: number });
+        }
+        if self.held.len() >= CONSUMERS_MAX {
+            return Err(ChannelError::TooManyConsumers { max: CONSUMERS_MAX });
+        }
+        Ok(())
+    }
+
+    fn no_queue(&self, name: &QueueName) -> ChannelError {
+        TopologyError::NoQueue { queue: name.to_string(), vhost: self.vhost.name.clone() }.into()
+    }
+}

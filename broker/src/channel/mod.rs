@@ -1,0 +1,76 @@
+//! 3 · Operations: what a client does on a channel, whatever protocol it speaks.
+//!
+//! A channel numbers publishes, and holds the consumers through which deliveries are settled. Each verb has its file.
+//! Nothing here knows of frames: a protocol's connection calls these, and tells its client what came of it.
+
+mod confirm;
+mod consume;
+mod error;
+mod publish;
+mod settle;
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+pub use confirm::ConfirmRuns;
+pub use consume::Consume;
+pub use error::ChannelError;
+pub use publish::{Publication, Publisher, Ticket};
+
+use crate::queue::{ConnectionId, HolderId, Queue, Work};
+use crate::topology::Vhost;
+
+/// How many consumers (and queues that are got from) a channel may have.
+pub const CONSUMERS_MAX: usize = 8 * 1024;
+
+/// One channel of a connection.
+#[derive(Debug)]
+pub struct Channel {
+    vhost: Arc<Vhost>,
+    connection: ConnectionId,
+    /// Whether publishes are confirmed.
+    pub confirms: bool,
+    /// Publishes are numbered from 1.
+    next_publish: u64,
+    held: FxHashMap<u32, Held>,
+}
+
+/// A consumer, or the holder of what was got from one queue.
+#[derive(Debug)]
+struct Held {
+    queue: Arc<Queue>,
+    holder: HolderId,
+    role: Role,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Consumer,
+    Passive,
+    /// Gets nothing more; goes with its last settle.
+    Cancelled,
+}
+
+impl Channel {
+    /// A channel without consumers.
+    pub fn new(vhost: Arc<Vhost>, connection: ConnectionId, confirms: bool) -> Self {
+        Self { vhost, connection, confirms, next_publish: 1, held: FxHashMap::default() }
+    }
+
+    /// Counts a publish; gives its number.
+    pub fn count_publish(&mut self) -> u64 {
+        let number = self.next_publish;
+        self.next_publish += 1;
+        number
+    }
+
+    /// Ends the channel: what it has not settled goes back to the queues, as failed.
+    pub fn close(self, work: &mut Work) {
+        for held in self.held.into_values() {
+            // A queue that is gone has nothing to take back.
+            let _ = held.queue.release(held.holder, work);
+            self.vhost.finish(work);
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Publish: resolve the route, copy the message, collect a batch, put it into the queues.
+
+use std::cell::LazyCell;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use leveret_journal::Position;
+use leveret_protocol::{Outcome, Properties, RoutingKey};
+
+use super::ConfirmRuns;
+use crate::exchange::{self, Routable, Route, RouteCache};
+use crate::queue::Work;
+use crate::store::{Message, StoreError};
+use crate::topology::{Pending, Resolved, TopologyError, Vhost};
+
+/// A message as its publisher sent it.
+#[derive(Debug)]
+pub struct Publication<'a> {
+    /// The exchange.
+    pub exchange: &'a str,
+    /// The routing key.
+    pub routing_key: &'a str,
+    /// Further keys, visible to consumers.
+    pub cc: Vec<RoutingKey>,
+    /// Further keys, visible to nobody.
+    pub bcc: Vec<RoutingKey>,
+    /// Whether it is to survive a restart.
+    pub persistent: bool,
+    /// Its priority.
+    pub priority: u8,
+    /// How long it may wait, in milliseconds.
+    pub ttl_ms: Option<u64>,
+    /// [`Properties`], encoded.
+    pub properties: &'a [u8],
+    /// The body.
+    pub body: &'a [u8],
+}
+
+/// Which publish it was: its channel, and its number there if it is to be confirmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket {
+    /// The channel.
+    pub channel: u16,
+    /// The number, if the channel confirms.
+    pub number: Option<u64>,
+}
+
+/// How many publishes, or how many bytes of them, go into the queues together. Large enough that locks cost next to
+/// nothing a message, small enough that nobody waits long for them.
+const BATCH_MESSAGES_MAX: usize = 256;
+const BATCH_BYTES_MAX: usize = 1024 * 1024;
+
+/// The publishing side of one connection: all of its channels share the cache and the batch.
+#[derive(Debug, Default)]
+pub struct Publisher {
+    cache: RouteCache<Arc<Resolved>>,
+    route: Route,
+    batch: Vec<Pending>,
+    tickets: Vec<Ticket>,
+    bytes: usize,
+    outcomes: Vec<Outcome>,
+    scratch: Vec<u8>,
+}
+
+impl Publisher {
+    /// Adds a message to the batch. `false` if no queue is bound for it; it is confirmed as such with the batch.
+    pub fn add(
+        &mut self,
+        vhost: &Vhost,
+        publication: Publication<'_>,
+        ticket: Ticket,
+        now_ms: u64,
+    ) -> Result<bool, TopologyError> {
+        let resolved = self.resolve(vhost, &publication)?;
+        let routed = !resolved.queues.is_empty();
+        self.bytes += publication.body.len();
+        let message = if routed { publication.into_message(&resolved, now_ms) } else { Message::default() };
+        self.batch.push(Pending { message, resolved });
+        self.tickets.push(ticket);
+        Ok(routed)
+    }
+
+    /// Whether the batch is as large as it should get.
+    pub fn is_full(&self) -> bool {
+        self.batch.len() >= BATCH_MESSAGES_MAX || self.bytes >= BATCH_BYTES_MAX
+    }
+
+    /// Whether there is nothing to flush.
+    pub fn is_empty(&self) -> bool {
+        self.batch.is_empty()
+    }
+
+    /// Puts the batch into the queues. Adds what is to be confirmed to `confirms`, and gives the position that must be
+    /// synced before, if it is in the journal at all.
+    pub fn flush(
+        &mut self,
+        vhost: &Arc<Vhost>,
+        work: &mut Work,
+        confirms: &mut ConfirmRuns,
+    ) -> Result<Option<Position>, StoreError> {
+        let position = vhost.publish(&mut self.batch, &mut self.outcomes, &mut self.scratch, work);
+        if position.is_ok() {
+            for (ticket, outcome) in self.tickets.iter().zip(&self.outcomes) {
+                if let Some(number) = ticket.number {
+                    confirms.add(ticket.channel, number, *outcome);
+                }
+            }
+        }
+        self.batch.clear();
+        self.tickets.clear();
+        self.bytes = 0;
+        position
+    }
+
+    fn resolve(
+        &mut self,
+        vhost: &Vhost,
+        publication: &Publication<'_>,
+    ) -> Result<Arc<Resolved>, TopologyError> {
+        let Publication { exchange, routing_key, .. } = *publication;
+        let by_key_alone = publication.cc.is_empty() && publication.bcc.is_empty();
+        if by_key_alone && let Some(resolved) = self.cache.get(vhost.generation(), exchange, routing_key) {
+            return Ok(Arc::clone(resolved));
+        }
+        let further_keys: Vec<RoutingKey> = publication.cc.iter().chain(&publication.bcc).cloned().collect();
+        let headers = LazyCell::new(|| {
+            Properties::decode(publication.properties)
+                .map(|properties| properties.headers)
+                .unwrap_or_default()
+        });
+        let routable = Routable { key: routing_key, further_keys: &further_keys, headers: &headers };
+        let client = exchange::Publisher::Client;
+        let (resolved, generation) = vhost.resolve(client, exchange, &routable, &mut self.route)?;
+        let resolved = Arc::new(resolved);
+        if let Some(generation) = generation {
+            self.cache.insert(generation, exchange, routing_key, Arc::clone(&resolved));
+        }
+        Ok(resolved)
+    }
+}
+
+impl Publication<'_> {
+    /// Copies the message: a slice of the connection's read buffer would keep all of that alive.
+    fn into_message(self, resolved: &Resolved, now_ms: u64) -> Message {
+        let mut tail = Vec::with_capacity(self.properties.len() + self.body.len());
+        tail.extend_from_slice(self.properties);
+        tail.extend_from_slice(self.body);
+        let mut body = Bytes::from(tail);
+        let properties =
+            if self.properties.is_empty() { Bytes::new() } else { body.split_to(self.properties.len()) };
+        Message {
+            exchange: resolved.exchange.clone(),
+            routing_key: resolved.routing_key.clone(),
+            cc: self.cc,
+            bcc: self.bcc,
+            persistent: self.persistent,
+            priority: self.priority,
+            ttl_ms: self.ttl_ms,
+            published_at_ms: now_ms,
+            deaths: None,
+            properties,
+            body,
+            position: None,
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! 2 · Frames: one client's socket.
+//!
+//! Two tasks: the reader turns frames into operations and carries them out itself, a batch at a time; the writer
+//! sends what the outbox gets from there and from the queues. The reader's end ends both.
+
+mod handshake;
+mod outbox;
+mod reader;
+mod requests;
+mod session;
+mod writer;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use leveret_protocol::{Closes, ReplyCode};
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use self::handshake::Entered;
+use self::outbox::Outbox;
+use self::reader::Reader;
+use self::session::Session;
+use self::writer::Writer;
+use crate::auth::{Throttle, Users};
+use crate::clock::Clock;
+use crate::queue::ConnectionId;
+use crate::store::Store;
+use crate::topology::Topology;
+
+/// What a connection may take up.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// The largest payload of a frame, in bytes.
+    pub frame_bytes_max: usize,
+    /// The largest body of a message, in bytes.
+    pub message_bytes_max: usize,
+    /// How many channels a connection may have.
+    pub channels_max: u16,
+    /// Deliveries that wait to be written to one connection, and answers that it has not read, in bytes each.
+    pub outbox_bytes_max: usize,
+    /// The heartbeat that is offered; none is offered for zero.
+    pub heartbeat: Duration,
+    /// From the socket's first byte to an open connection.
+    pub handshake_timeout: Duration,
+}
+
+/// What all connections share.
+pub struct Context {
+    /// Vhosts with their queues and exchanges.
+    pub topology: Arc<Topology>,
+    /// The journal.
+    pub store: Arc<Store>,
+    /// Who may enter.
+    pub users: Arc<Users>,
+    /// Slows guessing down.
+    pub throttle: Mutex<Throttle>,
+    /// Bounds how many password hashes are computed at a time, so that logins leave the processors to others.
+    pub hashing: Semaphore,
+    /// The time.
+    pub clock: Clock,
+    /// Bounds.
+    pub limits: Limits,
+    /// Cancelled when the broker stops.
+    pub stopping: CancellationToken,
+}
+
+/// Why the broker refuses something that was not a request, and what ends with it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {text}")]
+struct Violation {
+    code: ReplyCode,
+    text: String,
+    closes: Closes,
+}
+
+impl Violation {
+    /// One that ends the connection.
+    fn of_connection(code: ReplyCode, text: impl ToString) -> Self {
+        Self { code, text: text.to_string(), closes: Closes::Connection }
+    }
+
+    /// One that ends the channel.
+    fn of_channel(code: ReplyCode, text: impl ToString) -> Self {
+        Self { code, text: text.to_string(), closes: Closes::Channel }
+    }
+}
+
+/// How long a client may take to read what is left for it after the broker has decided to end.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Serves one client from its first byte to its last. `entered` is called when it has been let in.
+pub async fn serve(
+    mut socket: TcpStream,
+    peer: SocketAddr,
+    id: ConnectionId,
+    context: Arc<Context>,
+    entered: impl FnOnce(),
+) {
+    // Batches are made here, not by the kernel: its waiting for more would only delay answers.
+    let _ = socket.set_nodelay(true);
+    let handshake = handshake::run(&mut socket, peer, id, &context);
+    let outcome = tokio::select! {
+        outcome = tokio::time::timeout(context.limits.handshake_timeout, handshake) => outcome,
+        () = context.stopping.cancelled() => return,
+    };
+    let welcome = match outcome {
+        Ok(Ok(welcome)) => welcome,
+        Ok(Err(refused)) => {
+            tracing::info!(%peer, %refused, "a client was not let in");
+            return;
+        }
+        Err(_) => {
+            tracing::info!(%peer, "a client took too long to open its connection");
+            return;
+        }
+    };
+    entered();
+    tracing::debug!(%peer, connection = id.0, user = %welcome.user, vhost = %welcome.vhost.name, "connected");
+    attend(socket, id, &context, welcome).await;
+    tracing::debug!(%peer, connection = id.0, "disconnected");
+}
+
+async fn attend(socket: TcpStream, id: ConnectionId, context: &Arc<Context>, entered: Entered) {
+    let outbox = Outbox::new(context.limits.outbox_bytes_max);
+    let resume = Arc::new(Notify::new());
+    let (read_half, write_half) = socket.into_split();
+    let writer = Writer {
+        socket: write_half,
+        outbox: Arc::clone(&outbox),
+        store: Arc::clone(&context.store),
+        heartbeat: entered.heartbeat,
+        resume: Arc::clone(&resume),
+    };
+    let mut writing = tokio::spawn(writer.run());
+    let vhost = Arc::clone(&entered.vhost);
+    let session = Session::new(id, vhost, Arc::clone(context), Arc::clone(&outbox), entered.channels_max);
+    let mut reader = Reader::new(read_half, entered, session, resume);
+    tokio::select! {
+        () = reader.run(context) => {}
+        // The client cannot be written to: nothing that it says can be answered.
+        _ = &mut writing => {}
+    }
+    reader.session.close();
+    outbox.end();
+    if !writing.is_finished() && tokio::time::timeout(FAREWELL_TIMEOUT, &mut writing).await.is_err() {
+        writing.abort();
+    }
+}

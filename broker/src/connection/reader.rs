@@ -1,0 +1,127 @@
+//! Socket -> frames -> session, a batch at a time.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use leveret_protocol::{Close, Frame, ReplyCode};
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::sync::Notify;
+
+use super::handshake::Entered;
+use super::session::{Flow, Session};
+use super::{Context, Violation};
+
+/// How much is read at a time, in bytes.
+const READ_BYTES: usize = 128 * 1024;
+
+/// How long the client may take to answer a close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The reading side of a connection.
+pub(super) struct Reader {
+    socket: OwnedReadHalf,
+    buffer: BytesMut,
+    frame_bytes_max: usize,
+    /// A client that is silent for this long is gone.
+    silence_max: Option<Duration>,
+    resume: Arc<Notify>,
+    pub(super) session: Session,
+}
+
+/// Why reading ended.
+enum End {
+    /// The client said so, or is gone.
+    Client,
+    /// The broker says so.
+    Broker(Violation),
+}
+
+impl Reader {
+    pub(super) fn new(
+        socket: OwnedReadHalf,
+        entered: Entered,
+        session: Session,
+        resume: Arc<Notify>,
+    ) -> Self {
+        Self {
+            socket,
+            buffer: entered.rest,
+            frame_bytes_max: entered.frame_bytes_max,
+            silence_max: entered.heartbeat.map(|heartbeat| heartbeat * 2),
+            resume,
+            session,
+        }
+    }
+
+    /// Serves the client until one of the two sides ends it.
+    pub(super) async fn run(&mut self, context: &Context) {
+        if let End::Broker(violation) = self.serve(context).await {
+            tracing::info!(code = %violation.code, text = violation.text, "a connection is closed by the broker");
+            self.session.say(Close { code: violation.code, text: violation.text });
+            // The client may still be sending; it is read, and ignored, until it has seen the close.
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.wait_for_closed()).await;
+        }
+    }
+
+    async fn serve(&mut self, context: &Context) -> End {
+        let resume = Arc::clone(&self.resume);
+        loop {
+            match self.session.apply_all(&mut self.buffer, self.frame_bytes_max) {
+                Ok(Flow::Continue) => {}
+                Ok(Flow::Closed) => return End::Client,
+                Err(violation) => return End::Broker(violation),
+            }
+            self.session.wait_for_room().await;
+            if self.buffer.is_empty() {
+                // An idle connection keeps no buffer.
+                self.buffer = BytesMut::new();
+            }
+            tokio::select! {
+                read = self.read() => match read {
+                    Ok(0) | Err(_) => return End::Client,
+                    Ok(_) => {}
+                },
+                () = resume.notified() => self.session.resume(),
+                () = context.stopping.cancelled() => {
+                    let text = "the broker is shutting down";
+                    return End::Broker(Violation::of_connection(ReplyCode::ConnectionForced, text));
+                }
+            }
+        }
+    }
+
+    async fn read(&mut self) -> io::Result<usize> {
+        let Some(silence_max) = self.silence_max else { return self.read_some().await };
+        let read = tokio::time::timeout(silence_max, self.read_some()).await;
+        read.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    async fn read_some(&mut self) -> io::Result<usize> {
+        loop {
+            self.socket.readable().await?;
+            // Room is made only now that there is something to put into it.
+            self.buffer.reserve(READ_BYTES);
+            match self.socket.try_read_buf(&mut self.buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return read,
+            }
+        }
+    }
+
+    async fn wait_for_closed(&mut self) {
+        loop {
+            match Frame::decode(&mut self.buffer, self.frame_bytes_max) {
+                Ok(Some(frame)) if Session::is_closed(&frame) => return,
+                Ok(Some(_)) => {}
+                // What cannot be read as frames is thrown away as bytes.
+                Err(_) => self.buffer.clear(),
+                Ok(None) => match self.read_some().await {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => {}
+                },
+            }
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! 1 · Sockets: accept, within limits.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::TaskTracker;
+
+use crate::connection::{self, Context};
+use crate::queue::ConnectionId;
+
+/// How many clients there may be.
+#[derive(Debug, Clone, Copy)]
+pub struct ListenerLimits {
+    /// All clients together.
+    pub connections_max: usize,
+    /// Those that have not been let in yet.
+    pub connections_unauthenticated_max: usize,
+}
+
+/// Accepts clients of the native protocol on any number of sockets.
+pub struct Listener {
+    context: Arc<Context>,
+    next_connection: AtomicU64,
+    connections: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
+    tasks: TaskTracker,
+}
+
+/// After an accept that failed (no more file descriptors, say): trying again at once would only burn the processor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+impl Listener {
+    /// A listener whose connections are among `tasks`.
+    pub fn new(context: Arc<Context>, limits: ListenerLimits, tasks: TaskTracker) -> Arc<Self> {
+        Arc::new(Self {
+            context,
+            next_connection: AtomicU64::new(1),
+            connections: Arc::new(Semaphore::new(limits.connections_max)),
+            strangers: Arc::new(Semaphore::new(limits.connections_unauthenticated_max)),
+            tasks,
+        })
+    }
+
+    /// Accepts on one socket until the broker stops.
+    pub async fn run(self: Arc<Self>, socket: TcpListener) {
+        loop {
+            // Over a limit nobody is accepted: the backlog of the kernel is where newcomers wait.
+            let permits = tokio::select! {
+                permits = self.permits() => permits,
+                () = self.context.stopping.cancelled() => return,
+            };
+            let Some((connection, stranger)) = permits else { return };
+            let accepted = tokio::select! {
+                accepted = socket.accept() => accepted,
+                () = self.context.stopping.cancelled() => return,
+            };
+            match accepted {
+                Ok((socket, peer)) => self.attend(socket, peer, connection, stranger),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn permits(&self) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
+        let connection = Arc::clone(&self.connections).acquire_owned().await.ok()?;
+        let stranger = Arc::clone(&self.strangers).acquire_owned().await.ok()?;
+        Some((connection, stranger))
+    }
+
+    fn attend(
+        &self,
+        socket: TcpStream,
+        peer: SocketAddr,
+        connection: OwnedSemaphorePermit,
+        stranger: OwnedSemaphorePermit,
+    ) {
+        let id = ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed));
+        let context = Arc::clone(&self.context);
+        self.tasks.spawn(async move {
+            connection::serve(socket, peer, id, context, move || drop(stranger)).await;
+            drop(connection);
+        });
+    }
+}
