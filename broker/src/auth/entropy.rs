@@ -18,6 +18,11 @@ pub fn nonce() -> io::Result<String> {
     Ok(STANDARD.encode(bytes))
 }
 
+/// A number that nobody can foresee, for the journal's checksums.
+pub fn seed() -> io::Result<u64> {
+    Ok(getrandom::u64()?)
+}
+
 /// A key that lives as long as the process. Whatever is derived from it cannot be foreseen by a peer and means
 /// nothing after a restart.
 pub struct BootKey(Hmac<Sha256>);

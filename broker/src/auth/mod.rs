@@ -12,6 +12,6 @@ mod users;
 mod tests;
 
 pub use authenticator::{Authenticator, Outcome, Refusal};
-pub use entropy::{BootKey, nonce};
+pub use entropy::{BootKey, nonce, seed};
 pub use throttle::{DELAY_MAX_MS, Throttle};
 pub use users::{Credential, GUEST, Users, UsersConfig, UsersError};

@@ -1,0 +1,387 @@
+//! Builds the parts bottom-up; drains and stops them top-down.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use leveret_journal::{CommitError, Journal, OpenError, RealDisk, Recovery};
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::{BootKey, Throttle, Users, UsersError};
+use crate::clock::Clock;
+use crate::config::{Config, Conflict};
+use crate::connection::{self, Context};
+use crate::listener::{Listener, ListenerLimits};
+use crate::logs::{LogTap, LogTapReceiver};
+use crate::queue::Work;
+use crate::store::{
+    Checkpoint, CheckpointError, Progress, ProgressReporter, Recovered, Replay, Store, StoreError,
+};
+use crate::topology::{self, Alarms, Definition, Topology};
+
+/// How many password hashes are computed at a time.
+const HASHING_MAX: usize = 2;
+
+/// A running broker. Dropping it without [`Broker::stop`] is as if the process had been killed: clients lose their
+/// connections, and what was not confirmed may be lost.
+pub struct Broker {
+    addresses: Vec<SocketAddr>,
+    context: Arc<Context>,
+    tasks: TaskTracker,
+    checkpoint: PathBuf,
+    shutdown_timeout: Duration,
+    /// Removed with the broker, if it was asked for.
+    _temporary: Option<tempfile::TempDir>,
+}
+
+/// What a broker is started with.
+#[derive(Debug, Default)]
+pub struct BrokerBuilder {
+    config: Config,
+    temporary: bool,
+    log_events: Option<LogTapReceiver>,
+}
+
+/// Why a broker does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Values of the configuration that do not go together.
+    #[error(transparent)]
+    Config(#[from] Conflict),
+    /// A user that cannot be.
+    #[error(transparent)]
+    Users(#[from] UsersError),
+    /// The data directory cannot be used.
+    #[error("the data directory {}: {source}", path.display())]
+    DataDir {
+        /// Where it is.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The journal cannot be opened, or is open in another broker.
+    #[error(transparent)]
+    Journal(#[from] OpenError),
+    /// The definitions cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A definition in the journal cannot be read.
+    #[error("a definition in the journal cannot be read: {0}")]
+    Definition(#[from] rmp_serde::decode::Error),
+    /// The first records could not be written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The system gave no randomness.
+    #[error("the system gives no randomness: {0}")]
+    Entropy(#[source] io::Error),
+    /// The work on the disk was interrupted.
+    #[error("starting was interrupted: {0}")]
+    Interrupted(#[from] tokio::task::JoinError),
+}
+
+/// Why a broker did not stop as it should.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StopError {
+    /// The journal failed; what was confirmed before is safe.
+    #[error(transparent)]
+    Journal(#[from] CommitError),
+    /// The definitions could not be written. They are in the journal, so nothing is lost.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The work on the disk was interrupted.
+    #[error("stopping was interrupted: {0}")]
+    Interrupted(#[from] tokio::task::JoinError),
+}
+
+impl Broker {
+    /// Begins to build a broker with the default configuration: data in `./leveret-data`, for this machine only.
+    pub fn builder() -> BrokerBuilder {
+        BrokerBuilder::default()
+    }
+
+    /// Where the native protocol is spoken.
+    pub fn native_addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// A URL of the broker for a client in this process, with the built-in user.
+    ///
+    /// Empty if the broker listens nowhere.
+    pub fn url(&self) -> String {
+        self.addresses.first().map_or_else(String::new, |address| format!("leveret://guest:guest@{address}"))
+    }
+
+    /// Waits until the broker cannot go on, and says why. It never does if all is well.
+    pub async fn failed(&self) -> String {
+        let mut progress = self.context.store.progress();
+        match progress.wait_for(|progress| progress.failure.is_some()).await {
+            Ok(progress) => progress.failure.as_deref().unwrap_or_default().to_owned(),
+            Err(_) => "the journal has ended".to_owned(),
+        }
+    }
+
+    /// Stops: accepts nobody any more, tells clients why, sends the confirms that are due, writes everything out.
+    pub async fn stop(self) -> Result<(), StopError> {
+        self.context.stopping.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(self.shutdown_timeout, self.tasks.wait()).await.is_err() {
+            tracing::warn!(
+                connections = self.tasks.len(),
+                "some connections did not end in time and are cut"
+            );
+        }
+        let (definitions, next_queue, position) = self.context.topology.snapshot();
+        let store = Arc::clone(&self.context.store);
+        if store.wait_for(position).await {
+            let definitions = definitions.iter().map(Definition::encode).collect();
+            let checkpoint = Checkpoint { position, next_queue, definitions };
+            let path = self.checkpoint.clone();
+            tokio::task::spawn_blocking(move || checkpoint.save(&path)).await??;
+        }
+        Ok(tokio::task::spawn_blocking(move || store.close()).await??)
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.context.stopping.cancel();
+    }
+}
+
+impl BrokerBuilder {
+    /// Takes a whole configuration.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Where everything durable lives.
+    #[must_use]
+    pub fn data_dir(mut self, path: impl AsRef<Path>) -> Self {
+        path.as_ref().clone_into(&mut self.config.data_dir);
+        self
+    }
+
+    /// Where the native protocol is spoken; port 0 lets the system choose one.
+    #[must_use]
+    pub fn listen(mut self, addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
+        self.config.listen = addresses.into_iter().collect();
+        self
+    }
+
+    /// For the length of a test or a program: data in a temporary directory that goes with the broker, on a port of
+    /// the loopback interface that the system chooses.
+    #[must_use]
+    pub fn temporary(mut self) -> Self {
+        self.temporary = true;
+        self.listen([SocketAddr::from(([127, 0, 0, 1], 0))])
+    }
+
+    /// Events that go to the exchange `amq.leveret.log` of the first vhost: see [`crate::logs::LogTap`].
+    #[must_use]
+    pub fn log_events(mut self, events: LogTapReceiver) -> Self {
+        self.log_events = Some(events);
+        self
+    }
+
+    /// Recovers what is in the data directory, and starts to serve.
+    pub async fn start(mut self) -> Result<Broker, StartError> {
+        self.config.check()?;
+        let temporary = self
+            .temporary
+            .then(tempfile::tempdir)
+            .transpose()
+            .map_err(|source| StartError::DataDir { path: std::env::temp_dir(), source })?;
+        if let Some(temporary) = &temporary {
+            temporary.path().clone_into(&mut self.config.data_dir);
+        }
+        let config = self.config;
+        let sockets = bind(&config.listen).await?;
+        let clock = Clock::start();
+        let opened = tokio::task::spawn_blocking({
+            let config = config.clone();
+            move || open(&config)
+        })
+        .await??;
+        let Opened { store, checkpoint, mut recovered, recovery } = opened;
+        let alarms = Arc::new(Alarms::default());
+        let topology = Arc::new(Topology::new(Arc::clone(&store), Arc::clone(&alarms)));
+        restore(&topology, &checkpoint, &mut recovered, recovery.clean, clock)?;
+        for vhost in &config.vhosts {
+            topology.ensure_vhost(vhost)?;
+        }
+        let context = Arc::new(context(&config, topology, store, clock)?);
+        let tasks = TaskTracker::new();
+        background(&tasks, &context, alarms);
+        if let (Some(events), Some(vhost)) = (self.log_events, config.vhosts.first()) {
+            tasks.spawn(feed_log(Arc::clone(&context), vhost.clone(), events));
+        }
+        let limits = ListenerLimits {
+            connections_max: config.limits.connections_max,
+            connections_unauthenticated_max: config.limits.connections_unauthenticated_max,
+        };
+        let listener = Listener::new(Arc::clone(&context), limits, tasks.clone());
+        let mut addresses = Vec::new();
+        for (socket, address) in sockets {
+            addresses.push(address);
+            tasks.spawn(Arc::clone(&listener).run(socket));
+        }
+        Ok(Broker {
+            addresses,
+            context,
+            tasks,
+            checkpoint: checkpoint_path(&config.data_dir),
+            shutdown_timeout: config.shutdown_timeout,
+            _temporary: temporary,
+        })
+    }
+}
+
+async fn bind(addresses: &[SocketAddr]) -> Result<Vec<(TcpListener, SocketAddr)>, StartError> {
+    let mut sockets = Vec::new();
+    for address in addresses {
+        let failed = |source| StartError::Listen { address: *address, source };
+        let socket = TcpListener::bind(address).await.map_err(failed)?;
+        let bound = socket.local_addr().map_err(failed)?;
+        sockets.push((socket, bound));
+    }
+    Ok(sockets)
+}
+
+struct Opened {
+    store: Arc<Store>,
+    checkpoint: Checkpoint,
+    recovered: Recovered,
+    recovery: Recovery,
+}
+
+fn checkpoint_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("definitions.redb")
+}
+
+/// Locks the data directory, and reads all that is in it.
+fn open(config: &Config) -> Result<Opened, StartError> {
+    let path = config.data_dir.clone();
+    make_private_dir(&path).map_err(|source| StartError::DataDir { path, source })?;
+    let (reporter, progress): (_, watch::Receiver<Progress>) = ProgressReporter::new();
+    let options = leveret_journal::Options {
+        dir: config.data_dir.join("journal"),
+        segment_bytes: config.journal.segment_bytes as u64,
+        staged_bytes_max: config.journal.staged_bytes_max,
+        seed: crate::auth::seed().map_err(StartError::Entropy)?,
+    };
+    let mut replay = Replay::default();
+    let (journal, recovery) = Journal::open(Arc::new(RealDisk), options, reporter, &mut |record| {
+        replay.apply(&record).map_err(Into::into)
+    })?;
+    // The journal's lock keeps other brokers away from the checkpoint, too.
+    let checkpoint = Checkpoint::load(&checkpoint_path(&config.data_dir))?;
+    let recovered = replay.finish(checkpoint.position);
+    Ok(Opened { store: Store::new(journal, progress), checkpoint, recovered, recovery })
+}
+
+/// Messages and password verifiers are nobody else's business.
+fn make_private_dir(path: &Path) -> io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+fn restore(
+    topology: &Topology,
+    checkpoint: &Checkpoint,
+    recovered: &mut Recovered,
+    clean: bool,
+    clock: Clock,
+) -> Result<(), StartError> {
+    let mut work = Work::default();
+    work.now_ms = clock.now_ms();
+    let records = checkpoint.definitions.iter().chain(&recovered.definitions);
+    let definitions: Vec<_> = records.map(|record| Definition::decode(record)).collect::<Result<_, _>>()?;
+    topology.use_queue_ids_above(checkpoint.next_queue.saturating_sub(1));
+    topology.restore(topology::compact(definitions), &mut work);
+    topology.restore_messages(std::mem::take(recovered), clean, &mut work);
+    Ok(())
+}
+
+fn context(
+    config: &Config,
+    topology: Arc<Topology>,
+    store: Arc<Store>,
+    clock: Clock,
+) -> Result<Context, StartError> {
+    let key = BootKey::random().map_err(StartError::Entropy)?;
+    let limits = connection::Limits {
+        frame_bytes_max: config.limits.frame_bytes_max,
+        message_bytes_max: config.limits.message_bytes_max,
+        channels_max: config.limits.channels_max,
+        outbox_bytes_max: config.limits.outbox_bytes_max,
+        heartbeat: config.limits.heartbeat,
+        handshake_timeout: config.limits.handshake_timeout,
+    };
+    Ok(Context {
+        topology,
+        store,
+        users: Arc::new(Users::new(config.users.clone(), key)?),
+        throttle: Mutex::new(Throttle::default()),
+        hashing: Semaphore::new(HASHING_MAX),
+        clock,
+        limits,
+        stopping: CancellationToken::new(),
+    })
+}
+
+/// What runs beside the connections.
+fn background(tasks: &TaskTracker, context: &Arc<Context>, alarms: Arc<Alarms>) {
+    let stopping = context.stopping.clone();
+    let clock = context.clock;
+    tasks.spawn(async move {
+        tokio::select! {
+            () = alarms.run(clock) => {}
+            () = stopping.cancelled() => {}
+        }
+    });
+    let stopping = context.stopping.clone();
+    let mut progress = context.store.progress();
+    tasks.spawn(async move {
+        tokio::select! {
+            // Nothing can be confirmed any more, so nobody must go on as if it could.
+            _ = progress.wait_for(|progress| progress.failure.is_some()) => stopping.cancel(),
+            () = stopping.cancelled() => {}
+        }
+    });
+}
+
+/// Publishes the broker's own log.
+async fn feed_log(context: Arc<Context>, vhost: leveret_protocol::VhostName, mut events: LogTapReceiver) {
+    let mut work = Work::default();
+    loop {
+        let event = tokio::select! {
+            event = events.recv() => event,
+            () = context.stopping.cancelled() => return,
+        };
+        let (Some(event), Some(vhost)) = (event, context.topology.vhost(vhost.as_str())) else { return };
+        work.now_ms = context.clock.now_ms();
+        // What this logs itself is not published, or one line would make lines for ever.
+        LogTap::untapped(|| vhost.publish_log(&event.routing_key, event.line, &mut work));
+    }
+}

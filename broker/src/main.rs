@@ -1,0 +1,96 @@
+//! The server `leveret`: arguments -> configuration -> logs -> broker -> a signal -> drained.
+
+use std::env;
+use std::io::{self, Write};
+use std::process::{self, ExitCode};
+
+use leveret_broker::Broker;
+use leveret_broker::config::{Arguments, ArgumentsError, Config};
+use leveret_broker::logs::{self, LogTap};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, info, warn};
+use tracing_subscriber::layer::SubscriberExt;
+
+/// What `clap` exits with too when the command line is wrong.
+const EXIT_CONFIG: u8 = 2;
+
+/// How many lines of the broker's own log may wait to be published to `amq.leveret.log`.
+const LOG_EVENTS_MAX: usize = 1024;
+
+fn main() -> ExitCode {
+    let config = match configure() {
+        Ok(config) => config,
+        Err(reason) => {
+            // There is no log yet, and if standard error is closed, the exit code has to say it.
+            let _ = writeln!(io::stderr(), "error: {reason}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    match serve(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            error!("leveret stops: {reason:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn configure() -> anyhow::Result<Config> {
+    match Arguments::parse(env::args_os(), |name| env::var_os(name)) {
+        Ok(arguments) => Ok(arguments.load()?),
+        Err(ArgumentsError::CommandLine(answer)) => answer.exit(),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[tokio::main]
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let (tap, log_events) = LogTap::new(LOG_EVENTS_MAX);
+    tracing::subscriber::set_global_default(logs::to_standard_error(&config.log).with(tap))?;
+    let mut signals = Signals::new()?;
+    let data_dir = std::path::absolute(&config.data_dir)?;
+    let broker = tokio::select! {
+        started = Broker::builder().config(config).log_events(log_events).start() => started?,
+        code = signals.next() => process::exit(code),
+    };
+    for address in broker.native_addresses() {
+        let version = env!("CARGO_PKG_VERSION");
+        let data_dir = data_dir.display();
+        info!("leveret {version} listens on leveret://{address} (native protocol), data in {data_dir}");
+    }
+    tokio::select! {
+        _ = signals.next() => {}
+        reason = broker.failed() => anyhow::bail!(reason),
+    }
+    info!("stopping; a second signal stops at once");
+    tokio::select! {
+        stopped = broker.stop() => stopped?,
+        code = signals.next() => {
+            warn!("stopped before every connection had ended");
+            process::exit(code)
+        }
+    }
+    info!("stopped");
+    Ok(())
+}
+
+/// What asks the process to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for the next one; gives the exit code of a process that it ends, which is 128 and its number.
+    async fn next(&mut self) -> i32 {
+        let kind = tokio::select! {
+            _ = self.terminate.recv() => SignalKind::terminate(),
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+        };
+        128 + kind.as_raw_value()
+    }
+}
