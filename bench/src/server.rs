@@ -1,0 +1,95 @@
+//! The broker under load: one that runs already, or one of our own in a process of its own.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::Context;
+
+/// A broker to measure.
+pub(crate) struct Server {
+    /// Where it listens.
+    pub(crate) url: String,
+    process: Option<Process>,
+}
+
+struct Process {
+    child: Child,
+    /// Its data, removed with it.
+    _data: tempfile::TempDir,
+}
+
+/// What a process has used so far.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Usage {
+    /// User and system time, in microseconds.
+    pub(crate) cpu_us: f64,
+    /// Resident memory, in KiB.
+    pub(crate) resident_kib: u64,
+}
+
+/// The kernel's clock ticks a second, as it reports processor times: 100 on every Linux that there is.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+impl Server {
+    /// The broker at `url`, or a new one with data in a temporary folder.
+    pub(crate) fn at(url: Option<String>) -> anyhow::Result<Self> {
+        match url {
+            Some(url) => Ok(Self { url, process: None }),
+            None => Self::start(),
+        }
+    }
+
+    fn start() -> anyhow::Result<Self> {
+        let program = beside_this_program("leveret")?;
+        let data = tempfile::tempdir()?;
+        let mut child = Command::new(&program)
+            .args(["--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(data.path())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        let log = child.stderr.take().context("the broker has no log")?;
+        let mut lines = BufReader::new(log).lines();
+        let url = loop {
+            let line = lines.next().context("the broker ended before it listened")??;
+            if let Some((_, rest)) = line.split_once("leveret://") {
+                let address = rest.split_whitespace().next().unwrap_or(rest);
+                break format!("leveret://guest:guest@{address}");
+            }
+        };
+        // Keeps reading, so that the broker never waits for somebody to take its log.
+        std::thread::spawn(move || lines.for_each(drop));
+        Ok(Self { url, process: Some(Process { child, _data: data }) })
+    }
+
+    /// What the broker has used; nothing if it is not our own.
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        let pid = self.process.as_ref()?.child.id();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The second field is the program's name in brackets, which may hold anything.
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let ticks: f64 = [11, 12].iter().filter_map(|at| fields.get(*at)?.parse::<f64>().ok()).sum();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let resident_kib = resident.trim().trim_end_matches(" kB").parse().ok()?;
+        Some(Usage { cpu_us: ticks / TICKS_PER_SECOND * 1e6, resident_kib })
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn beside_this_program(name: &str) -> anyhow::Result<PathBuf> {
+    let path = std::env::current_exe()?.with_file_name(name);
+    anyhow::ensure!(
+        path.exists(),
+        "{} does not exist: build it with `cargo build --release -p leveret-broker`, or name a running broker with --url",
+        path.display()
+    );
+    Ok(path)
+}
