@@ -1,0 +1,1 @@
+//! Nothing: the examples are beside this folder, one file each.

@@ -1,0 +1,1 @@
+//! The broker is killed at any moment; what it promised holds.
