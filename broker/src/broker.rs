@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::{BootKey, Throttle, Users, UsersError};
 use crate::clock::Clock;
-use crate::config::{Config, Conflict};
+use crate::config::{self, Config, Conflict};
 use crate::connection::{self, Context};
 use crate::listener::{Listener, ListenerLimits};
 use crate::logs::{LogTap, LogTapReceiver};
@@ -23,7 +23,7 @@ use crate::queue::Work;
 use crate::store::{
     Checkpoint, CheckpointError, Progress, ProgressReporter, Recovered, Replay, Store, StoreError,
 };
-use crate::topology::{self, Alarms, Definition, Topology};
+use crate::topology::{self, Alarms, Definition, Topology, VhostLimits};
 
 /// How many password hashes are computed at a time.
 const HASHING_MAX: usize = 2;
@@ -222,7 +222,8 @@ impl BrokerBuilder {
         .await??;
         let Opened { store, checkpoint, mut recovered, recovery } = opened;
         let alarms = Arc::new(Alarms::default());
-        let topology = Arc::new(Topology::new(Arc::clone(&store), Arc::clone(&alarms)));
+        let topology =
+            Arc::new(Topology::new(Arc::clone(&store), Arc::clone(&alarms), vhost_limits(&config)));
         restore(&topology, &checkpoint, &mut recovered, recovery.clean, clock)?;
         for vhost in &config.vhosts {
             topology.ensure_vhost(vhost)?;
@@ -323,6 +324,11 @@ fn restore(
     Ok(())
 }
 
+fn vhost_limits(config: &Config) -> VhostLimits {
+    let config::Limits { queues_max, exchanges_max, bindings_max, .. } = config.limits;
+    VhostLimits { queues_max, exchanges_max, bindings_max }
+}
+
 fn context(
     config: &Config,
     topology: Arc<Topology>,
@@ -334,6 +340,7 @@ fn context(
         frame_bytes_max: config.limits.frame_bytes_max,
         message_bytes_max: config.limits.message_bytes_max,
         channels_max: config.limits.channels_max,
+        consumers_max: config.limits.consumers_max,
         outbox_bytes_max: config.limits.outbox_bytes_max,
         heartbeat: config.limits.heartbeat,
         handshake_timeout: config.limits.handshake_timeout,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use leveret_protocol::QueueName;
 use rustc_hash::FxHashSet;
 
-use super::{CONSUMERS_MAX, Channel, ChannelError, Held, Role};
-use crate::queue::{ConsumerSpec, Got, QueueGone, Recipient, Work};
+use super::{Channel, ChannelError, Held, Role};
+use crate::queue::{ConsumerSpec, Got, QueueGone, Recipient, Verb, Work};
 use crate::topology::TopologyError;
 
 /// What a consumer asks for.
@@ -32,6 +32,7 @@ impl Channel {
     ) -> Result<(), ChannelError> {
         let Consume { number, queue: name, spec, recipient } = consume;
         self.check_number(number)?;
+        let no_ack = spec.no_ack;
         let queue = self.vhost.queue(name.as_str(), self.connection)?;
         let holder = match queue.subscribe(spec, recipient, work, admitted) {
             Ok(Ok(holder)) => holder,
@@ -41,7 +42,7 @@ impl Channel {
             }
             Err(QueueGone) => return Err(self.no_queue(name)),
         };
-        self.held.insert(number, Held { queue, holder, role: Role::Consumer });
+        self.held.insert(number, Held { queue, holder, role: Role::Consumer { no_ack } });
         self.vhost.finish(work);
         Ok(())
     }
@@ -50,7 +51,7 @@ impl Channel {
     pub fn cancel(&mut self, number: u32, work: &mut Work) -> Result<(), ChannelError> {
         // One that the broker has cancelled meanwhile, or that was never there, is stopped already: a client cannot
         // know of a cancellation that crosses its own.
-        let Some(held) = self.held.get_mut(&number).filter(|held| held.role == Role::Consumer) else {
+        let Some(held) = self.held.get_mut(&number).filter(|held| held.role.is_consumer()) else {
             return Ok(());
         };
         held.role = Role::Cancelled;
@@ -63,10 +64,23 @@ impl Channel {
 
     /// Allows a consumer without acknowledgements more deliveries.
     pub fn add_credit(&mut self, number: u32, more: u32, work: &mut Work) -> Result<(), ChannelError> {
-        let held = self.held.get(&number).ok_or(ChannelError::NoConsumer { consumer: number })?;
+        // One that the broker has just cancelled may still be sent credit.
+        let Some(held) = self.held.get(&number) else { return Ok(()) };
+        if held.role == (Role::Consumer { no_ack: false }) {
+            return Err(ChannelError::CreditWithAcks { consumer: number });
+        }
         let _ = held.queue.add_credit(held.holder, more, work);
         self.vhost.finish(work);
         Ok(())
+    }
+
+    /// Ends a consumer that cannot be served: what it holds goes back to its place, without blame.
+    pub fn give_back(&mut self, number: u32, work: &mut Work) {
+        let Some(held) = self.held.remove(&number) else { return };
+        // To a queue that is gone nothing can go back.
+        let _ = held.queue.settle(held.holder, &[(0, 0)], &Verb::Release, work);
+        let _ = held.queue.release(held.holder, work);
+        self.vhost.finish(work);
     }
 
     /// Takes one message off a queue, if there is one; also says how many messages are ready, or are left. All gets
@@ -97,7 +111,7 @@ impl Channel {
     /// turn again.
     pub fn resume(&self, work: &mut Work) {
         let mut resumed = FxHashSet::default();
-        for held in self.held.values().filter(|held| held.role == Role::Consumer) {
+        for held in self.held.values().filter(|held| held.role.is_consumer()) {
             if resumed.insert(held.queue.id) {
                 let _ = held.queue.resume(work);
                 self.vhost.finish(work);
@@ -109,8 +123,8 @@ impl Channel {
         if self.held.contains_key(&number) {
             return Err(ChannelError::ConsumerInUse { consumer: number });
         }
-        if self.held.len() >= CONSUMERS_MAX {
-            return Err(ChannelError::TooManyConsumers { max: CONSUMERS_MAX });
+        if self.held.len() >= self.consumers_max {
+            return Err(ChannelError::TooManyConsumers { max: self.consumers_max });
         }
         Ok(())
     }

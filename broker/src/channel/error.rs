@@ -15,9 +15,15 @@ pub enum ChannelError {
     /// A settle names a delivery that is not there to be settled.
     #[error(transparent)]
     UnknownTag(#[from] UnknownTag),
-    /// A settle, credit or cancel names a consumer that this channel does not have.
-    #[error("this channel has no consumer {consumer}")]
+    /// A settle names a consumer that this channel does not have, or that has nothing left to settle.
+    #[error("this channel has no consumer {consumer} with unsettled deliveries")]
     NoConsumer {
+        /// The number.
+        consumer: u32,
+    },
+    /// Credit for a consumer that has its prefetch.
+    #[error("consumer {consumer} acknowledges its deliveries: settling them is what gives it credit")]
+    CreditWithAcks {
         /// The number.
         consumer: u32,
     },
@@ -40,8 +46,9 @@ impl ChannelError {
     pub fn code(&self) -> ReplyCode {
         match self {
             Self::Topology(error) => error.code(),
-            Self::UnknownTag(_) => ReplyCode::PreconditionFailed,
-            Self::NoConsumer { .. } => ReplyCode::NotFound,
+            Self::UnknownTag(_) | Self::NoConsumer { .. } | Self::CreditWithAcks { .. } => {
+                ReplyCode::PreconditionFailed
+            }
             Self::ConsumerInUse { .. } => ReplyCode::NotAllowed,
             Self::TooManyConsumers { .. } => ReplyCode::ResourceError,
         }

@@ -21,9 +21,6 @@ pub use publish::{Publication, Publisher, Ticket};
 use crate::queue::{ConnectionId, HolderId, Queue, Work};
 use crate::topology::Vhost;
 
-/// How many consumers (and queues that are got from) a channel may have.
-pub const CONSUMERS_MAX: usize = 8 * 1024;
-
 /// One channel of a connection.
 #[derive(Debug)]
 pub struct Channel {
@@ -34,6 +31,7 @@ pub struct Channel {
     /// Publishes are numbered from 1.
     next_publish: u64,
     held: FxHashMap<u32, Held>,
+    consumers_max: usize,
 }
 
 /// A consumer, or the holder of what was got from one queue.
@@ -46,16 +44,24 @@ struct Held {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
-    Consumer,
+    Consumer {
+        no_ack: bool,
+    },
     Passive,
     /// Gets nothing more; goes with its last settle.
     Cancelled,
 }
 
+impl Role {
+    fn is_consumer(self) -> bool {
+        matches!(self, Self::Consumer { .. })
+    }
+}
+
 impl Channel {
-    /// A channel without consumers.
-    pub fn new(vhost: Arc<Vhost>, connection: ConnectionId, confirms: bool) -> Self {
-        Self { vhost, connection, confirms, next_publish: 1, held: FxHashMap::default() }
+    /// A channel without consumers, that may get up to `consumers_max` of them (queues that are got from included).
+    pub fn new(vhost: Arc<Vhost>, connection: ConnectionId, confirms: bool, consumers_max: usize) -> Self {
+        Self { vhost, connection, confirms, next_publish: 1, held: FxHashMap::default(), consumers_max }
     }
 
     /// Counts a publish; gives its number.

@@ -120,7 +120,7 @@ impl Default for Limits {
             connections_max: 10_000,
             connections_unauthenticated_max: 500,
             channels_max: 256,
-            queues_max: 100_000,
+            queues_max: 1_000_000,
             exchanges_max: 10_000,
             bindings_max: 1_000_000,
             consumers_max: 1_000,

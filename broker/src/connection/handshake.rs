@@ -102,7 +102,7 @@ impl Handshake<'_> {
         if let Err(error) = check_opening(got) {
             let line = format!("{error}\r\n");
             let refusal = if is_http(got) {
-                let head = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n";
+                let head = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n";
                 format!("{head}Content-Length: {}\r\n\r\n{line}", line.len())
             } else {
                 line
@@ -173,15 +173,18 @@ impl Handshake<'_> {
             other => return Err(unexpected("Open", &other).into()),
         };
         let limits = &self.context.limits;
-        if (open.frame_bytes_max as usize) < FRAME_BYTES_MIN {
-            let text = format!("frame_bytes_max is {}, and at least {FRAME_BYTES_MIN}", open.frame_bytes_max);
-            return Err(Violation::of_connection(ReplyCode::NotAllowed, text).into());
+        if (open.frame_bytes_max as usize) < FRAME_BYTES_MIN || open.channels_max == 0 {
+            let (frame, channels) = (open.frame_bytes_max, open.channels_max);
+            let text = format!(
+                "frame_bytes_max is {frame} and channels_max {channels}; at least {FRAME_BYTES_MIN} and 1 are needed"
+            );
+            return Err(Violation::of_connection(ReplyCode::SyntaxError, text).into());
         }
         let vhost = self.context.topology.vhost(open.vhost.as_str()).ok_or_else(|| {
             Violation::of_connection(ReplyCode::InvalidPath, format!("there is no vhost '{}'", open.vhost))
         })?;
         let frame_bytes_max = limits.frame_bytes_max.min(open.frame_bytes_max as usize);
-        let channels_max = limits.channels_max.min(open.channels_max.max(1));
+        let channels_max = limits.channels_max.min(open.channels_max);
         let heartbeat_ms = match (limits.heartbeat.as_millis() as u32, open.heartbeat_ms) {
             (0, other) | (other, 0) => other,
             (ours, theirs) => ours.min(theirs),
@@ -238,5 +241,5 @@ impl Handshake<'_> {
 
 fn unexpected(expected: &str, got: &Control) -> Violation {
     let text = format!("expected {expected}, got {}", got.name());
-    Violation::of_connection(ReplyCode::UnexpectedFrame, text)
+    Violation::of_connection(ReplyCode::CommandInvalid, text)
 }

@@ -40,6 +40,8 @@ pub struct Limits {
     pub message_bytes_max: usize,
     /// How many channels a connection may have.
     pub channels_max: u16,
+    /// How many consumers, and queues that are got from, a channel may have.
+    pub consumers_max: usize,
     /// Deliveries that wait to be written to one connection, and answers that it has not read, in bytes each.
     pub outbox_bytes_max: usize,
     /// The heartbeat that is offered; none is offered for zero.
@@ -133,11 +135,13 @@ async fn attend(socket: TcpStream, id: ConnectionId, context: &Arc<Context>, ent
         outbox: Arc::clone(&outbox),
         store: Arc::clone(&context.store),
         heartbeat: entered.heartbeat,
+        frame_bytes_max: entered.frame_bytes_max,
         resume: Arc::clone(&resume),
     };
     let mut writing = tokio::spawn(writer.run());
     let vhost = Arc::clone(&entered.vhost);
-    let session = Session::new(id, vhost, Arc::clone(context), Arc::clone(&outbox), entered.channels_max);
+    let agreed = (entered.channels_max, entered.frame_bytes_max);
+    let session = Session::new(id, vhost, Arc::clone(context), Arc::clone(&outbox), agreed);
     let mut reader = Reader::new(read_half, entered, session, resume);
     tokio::select! {
         () = reader.run(context) => {}

@@ -21,13 +21,7 @@ pub(super) enum Outgoing {
     /// What became of publishes; neighbours are merged.
     Confirm(u16, Confirm),
     /// A message for a consumer.
-    Deliver {
-        channel: u16,
-        consumer: u32,
-        delivery: Delivery,
-        /// Whether a queue has added it to the outlet. One that answers a get was not.
-        counted: bool,
-    },
+    Deliver { channel: u16, consumer: u32, delivery: Delivery },
 }
 
 /// The outbox of one connection.
@@ -50,6 +44,8 @@ struct Queued {
     waiting: VecDeque<(Position, Outgoing)>,
     /// The bytes of all that is not a delivery. A client that asks and does not read is not listened to any more.
     answer_bytes: usize,
+    /// Consumers (channel, number) that got a delivery which is larger than their client takes.
+    unfit: Vec<(u16, u32)>,
     ending: bool,
 }
 
@@ -103,17 +99,17 @@ impl Outbox {
         }
     }
 
-    /// Sends an answer and the message that it announces, with nothing in between.
-    pub(super) fn answer_with_delivery(
-        &self,
-        frame: Bytes,
-        (channel, consumer): (u16, u32),
-        delivery: Delivery,
-    ) {
+    /// A consumer's delivery is larger than its client takes.
+    pub(super) fn does_not_fit(&self, channel: u16, consumer: u32) {
         let mut queued = self.queued.lock();
-        queued.answer_bytes += frame.len();
-        self.put(&mut queued, Outgoing::Frame(frame), None);
-        self.put(&mut queued, Outgoing::Deliver { channel, consumer, delivery, counted: false }, None);
+        if !queued.unfit.contains(&(channel, consumer)) {
+            queued.unfit.push((channel, consumer));
+        }
+    }
+
+    /// Takes the consumers that got a delivery which does not fit.
+    pub(super) fn take_unfit(&self) -> Vec<(u16, u32)> {
+        std::mem::take(&mut self.queued.lock().unfit)
     }
 
     /// Nothing will come after this; the writer sends what there is and ends.
@@ -205,8 +201,7 @@ impl Recipient for ConsumerOutbox {
         let (channel, consumer) = (self.channel, self.consumer);
         let mut queued = self.outbox.queued.lock();
         let was_empty = queued.ready.is_empty();
-        let deliveries =
-            deliveries.map(|delivery| Outgoing::Deliver { channel, consumer, delivery, counted: true });
+        let deliveries = deliveries.map(|delivery| Outgoing::Deliver { channel, consumer, delivery });
         queued.ready.extend(deliveries);
         if was_empty {
             self.outbox.bell.notify_one();

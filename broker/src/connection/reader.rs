@@ -23,7 +23,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Reader {
     socket: OwnedReadHalf,
     buffer: BytesMut,
-    frame_bytes_max: usize,
+
     /// A client that is silent for this long is gone.
     silence_max: Option<Duration>,
     resume: Arc<Notify>,
@@ -48,7 +48,7 @@ impl Reader {
         Self {
             socket,
             buffer: entered.rest,
-            frame_bytes_max: entered.frame_bytes_max,
+
             silence_max: entered.heartbeat.map(|heartbeat| heartbeat * 2),
             resume,
             session,
@@ -68,7 +68,7 @@ impl Reader {
     async fn serve(&mut self, context: &Context) -> End {
         let resume = Arc::clone(&self.resume);
         loop {
-            match self.session.apply_all(&mut self.buffer, self.frame_bytes_max) {
+            match self.session.apply_all(&mut self.buffer) {
                 Ok(Flow::Continue) => {}
                 Ok(Flow::Closed) => return End::Client,
                 Err(violation) => return End::Broker(violation),
@@ -112,7 +112,7 @@ impl Reader {
 
     async fn wait_for_closed(&mut self) {
         loop {
-            match Frame::decode(&mut self.buffer, self.frame_bytes_max) {
+            match Frame::decode(&mut self.buffer, self.session.frame_bytes_max) {
                 Ok(Some(frame)) if Session::is_closed(&frame) => return,
                 Ok(Some(_)) => {}
                 // What cannot be read as frames is thrown away as bytes.

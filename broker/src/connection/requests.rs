@@ -11,9 +11,10 @@ use leveret_protocol::{
 use super::Violation;
 use super::outbox::ConsumerOutbox;
 use super::session::{Alias, Flow, OpenChannel as Open, Session, encoded};
+use super::writer::encode_delivery;
 use crate::auth;
 use crate::channel::{self, Channel, ChannelError};
-use crate::queue::{ConsumerSpec, Counts, Credit, Settings};
+use crate::queue::{ConsumerSpec, Counts, Credit, Settings, Verb};
 use crate::topology::{self, BindingDefinition, TopologyError};
 
 /// What a request came to: the answer, and the position that must be durable before it is given.
@@ -28,7 +29,10 @@ impl Session {
         let operation = control.name();
         let Some(request) = request_number(&control) else { return self.connection_frame(control) };
         let outcome = match control {
-            Control::OpenChannel(open) => self.open_channel(number, &open)?,
+            Control::OpenChannel(open) => {
+                self.open_channel(number, &open);
+                return Ok(Flow::Continue);
+            }
             Control::CloseChannel(_) => self.close_channel(number, request)?,
             control => {
                 let Some(open) = self.channels.get_mut(&number) else {
@@ -78,23 +82,19 @@ impl Session {
         }
     }
 
-    fn open_channel(
-        &mut self,
-        number: u16,
-        open: &OpenChannel,
-    ) -> Result<Result<Answer, ChannelError>, Violation> {
-        if number == 0 || number > self.channels_max {
-            let text = format!("channel {number} is not one of 1 to {}", self.channels_max);
-            return Err(Violation::of_connection(ReplyCode::ChannelError, text));
-        }
-        if self.channels.contains_key(&number) {
-            let text = format!("channel {number} is open already");
-            return Err(Violation::of_connection(ReplyCode::ChannelError, text));
-        }
-        self.closed.remove(&number);
-        let channel = Channel::new(Arc::clone(&self.vhost), self.id, open.confirms);
-        self.channels.insert(number, Open { channel, aliases: rustc_hash::FxHashMap::default() });
-        Ok(Ok(Answer::of(open.request)))
+    fn open_channel(&mut self, number: u16, open: &OpenChannel) {
+        let problem = if number == 0 || number > self.channels_max {
+            format!("channel {number} is not one of 1 to {}", self.channels_max)
+        } else if self.channels.contains_key(&number) {
+            format!("channel {number} is open already")
+        } else {
+            self.closed.remove(&number);
+            let consumers_max = self.context.limits.consumers_max;
+            let channel = Channel::new(Arc::clone(&self.vhost), self.id, open.confirms, consumers_max);
+            self.channels.insert(number, Open { channel, aliases: rustc_hash::FxHashMap::default() });
+            return self.outbox.send(number, Answer::of(open.request).done, None);
+        };
+        self.refuse(number, open.request, "OpenChannel", ReplyCode::ChannelError, &problem);
     }
 
     fn close_channel(
@@ -147,11 +147,19 @@ impl Session {
                 let mut answer = Answer::of(get.request);
                 answer.done.found = Some(true);
                 answer.done.messages = Some(got.ready_left);
-                self.outbox.answer_with_delivery(
-                    encoded(number, answer.done),
-                    (number, get.consumer),
-                    got.delivery,
+                // In one piece, so that nothing comes between the answer and its message.
+                let mut frames = encoded(number, answer.done);
+                let bytes = encode_delivery(number, get.consumer, &got.delivery, &mut frames);
+                if bytes <= self.frame_bytes_max {
+                    return self.outbox.send_frame(frames.freeze(), None);
+                }
+                let tag = got.delivery.tag;
+                let _ = open.channel.settle(get.consumer, &[(tag, tag)], &Verb::Release, &mut self.work);
+                let text = format!(
+                    "the message takes a frame of {bytes} bytes, and this connection has agreed on {} at most",
+                    self.frame_bytes_max
                 );
+                self.refuse(number, get.request, "Get", ReplyCode::ContentTooLarge, &text);
             }
             Ok(None) => {
                 let mut answer = Answer::of(get.request);

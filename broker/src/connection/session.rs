@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use leveret_protocol::{
-    Control, ControlError, Credit, DataError, Failed, Frame, Outcome, Publish, ReplyCode, Return, Route,
-    RoutingKey, Settle, SettleParts, kind,
+    ConsumerCancelled, Control, ControlError, Credit, DataError, Failed, Frame, Outcome, Publish, ReplyCode,
+    Return, Route, RoutingKey, Settle, SettleParts, kind,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -13,7 +13,7 @@ use super::outbox::Outbox;
 use super::{Context, Violation};
 use crate::channel::{Channel, ChannelError, ConfirmRuns, Publication, Publisher, Ticket};
 use crate::queue::{ConnectionId, Verb, Work};
-use crate::topology::Vhost;
+use crate::topology::{TopologyError, Vhost};
 
 /// Whether the connection goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,7 @@ pub(super) struct Session {
     pub(super) outbox: Arc<Outbox>,
     pub(super) channels: FxHashMap<u16, OpenChannel>,
     pub(super) channels_max: u16,
+    pub(super) frame_bytes_max: usize,
     /// Channels that the broker closed: what the client sent before it knew is ignored.
     pub(super) closed: FxHashSet<u16>,
     publisher: Publisher,
@@ -59,7 +60,7 @@ impl Session {
         vhost: Arc<Vhost>,
         context: Arc<Context>,
         outbox: Arc<Outbox>,
-        channels_max: u16,
+        (channels_max, frame_bytes_max): (u16, usize),
     ) -> Self {
         Self {
             id,
@@ -68,6 +69,7 @@ impl Session {
             outbox,
             channels: FxHashMap::default(),
             channels_max,
+            frame_bytes_max,
             closed: FxHashSet::default(),
             publisher: Publisher::default(),
             confirms: ConfirmRuns::default(),
@@ -78,10 +80,10 @@ impl Session {
     }
 
     /// Carries out all whole frames of the buffer.
-    pub(super) fn apply_all(&mut self, buffer: &mut BytesMut, bytes_max: usize) -> Result<Flow, Violation> {
+    pub(super) fn apply_all(&mut self, buffer: &mut BytesMut) -> Result<Flow, Violation> {
         self.work.now_ms = self.context.clock.now_ms();
         loop {
-            let frame = match Frame::decode(buffer, bytes_max) {
+            let frame = match Frame::decode(buffer, self.frame_bytes_max) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
                 Err(error) => {
@@ -115,15 +117,23 @@ impl Session {
         }
     }
 
-    /// Consumers that were passed over can get deliveries again.
+    /// Consumers that were passed over can get deliveries again; those whose next message is too large for this
+    /// connection get none any more.
     pub(super) fn resume(&mut self) {
         self.work.now_ms = self.context.clock.now_ms();
+        for (channel, consumer) in self.outbox.take_unfit() {
+            let Some(open) = self.channels.get_mut(&channel) else { continue };
+            open.channel.give_back(consumer, &mut self.work);
+            let text = format!("a message takes a frame of more than {} bytes", self.frame_bytes_max);
+            let code = ReplyCode::ContentTooLarge;
+            self.outbox.send(channel, ConsumerCancelled { consumer, code, text }, None);
+        }
         for open in self.channels.values() {
             open.channel.resume(&mut self.work);
         }
     }
 
-    /// Ends all channels: what they have not settled goes back to the queues. Exclusive queues go.
+    /// Ends all channels: what they have not settled goes back to the queues. Exclusive queues go. Once is enough.
     pub(super) fn close(&mut self) {
         self.work.now_ms = self.context.clock.now_ms();
         for (_, open) in self.channels.drain() {
@@ -148,6 +158,10 @@ impl Session {
             kind::SETTLE => self.settle(frame)?,
             kind::CREDIT => self.credit(frame)?,
             kind::HEARTBEAT => {}
+            kind::DELIVER | kind::CONFIRM | kind::RETURN | kind::SETTLED => {
+                let text = "a frame that only the broker sends";
+                return Err(Violation::of_connection(ReplyCode::UnexpectedFrame, text));
+            }
             _ => {
                 // A request sees what was published before it.
                 self.flush()?;
@@ -172,7 +186,7 @@ impl Session {
                 Ok(Flow::Continue)
             }
             Err(error @ ControlError::UnknownKind { .. }) => {
-                Err(Violation::of_connection(ReplyCode::CommandInvalid, error))
+                Err(Violation::of_connection(ReplyCode::FrameError, error))
             }
             Err(error) => Err(Violation::of_connection(ReplyCode::SyntaxError, error)),
         }
@@ -195,17 +209,6 @@ impl Session {
                 }
             },
         };
-        let publication = Publication {
-            exchange,
-            routing_key,
-            cc: keys(publish.cc)?,
-            bcc: keys(publish.bcc)?,
-            persistent: publish.persistent,
-            priority: publish.priority.unwrap_or(0),
-            ttl_ms: publish.ttl_ms,
-            properties: publish.properties,
-            body: publish.body,
-        };
         self.published = true;
         let added = if publish.body.len() > self.context.limits.message_bytes_max {
             let (size, max) = (publish.body.len(), self.context.limits.message_bytes_max);
@@ -214,7 +217,10 @@ impl Session {
                 format!("a body of {size} bytes exceeds the limit of {max} bytes"),
             ))
         } else {
-            let added = self.publisher.add(&self.vhost, publication, ticket, self.work.now_ms);
+            let publication = publication(&publish, exchange, routing_key);
+            let added = publication.and_then(|publication| {
+                self.publisher.add(&self.vhost, publication, ticket, self.work.now_ms)
+            });
             added.map_err(|error| (error.code(), error.to_string()))
         };
         match added {
@@ -279,7 +285,7 @@ impl Session {
             let settled = SettleParts {
                 consumer: settle.consumer,
                 verb: settle.verb,
-                confirm: false,
+                confirm: true,
                 note: None,
                 ranges: &self.ranges,
             };
@@ -301,6 +307,10 @@ impl Session {
     pub(super) fn check_closed(&self, channel: u16) -> Result<(), Violation> {
         if self.closed.contains(&channel) {
             return Ok(());
+        }
+        if channel == 0 {
+            let text = "a channel's frame on channel 0, which is the connection";
+            return Err(Violation::of_connection(ReplyCode::UnexpectedFrame, text));
         }
         Err(Violation::of_connection(ReplyCode::ChannelError, format!("channel {channel} is not open")))
     }
@@ -326,6 +336,31 @@ impl Session {
     }
 }
 
+/// Whatever ends a connection's task, a defect included, gives back what its client held.
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn publication<'a>(
+    publish: &Publish<'a>,
+    exchange: &'a str,
+    routing_key: &'a str,
+) -> Result<Publication<'a>, TopologyError> {
+    Ok(Publication {
+        exchange,
+        routing_key,
+        cc: keys(publish.cc)?,
+        bcc: keys(publish.bcc)?,
+        persistent: publish.persistent,
+        priority: publish.priority.unwrap_or(0),
+        ttl_ms: publish.ttl_ms,
+        properties: publish.properties,
+        body: publish.body,
+    })
+}
+
 fn data_frame_name(frame_kind: u8) -> &'static str {
     match frame_kind {
         kind::PUBLISH => "Publish",
@@ -336,23 +371,26 @@ fn data_frame_name(frame_kind: u8) -> &'static str {
 }
 
 fn malformed(error: DataError) -> Violation {
-    Violation::of_connection(ReplyCode::SyntaxError, error)
+    let code = match error {
+        DataError::Invalid { .. } => ReplyCode::SyntaxError,
+        _ => ReplyCode::FrameError,
+    };
+    Violation::of_connection(code, error)
 }
 
 fn of_channel(error: ChannelError) -> Violation {
     Violation::of_channel(error.code(), error)
 }
 
-fn keys(keys: leveret_protocol::Keys<'_>) -> Result<Vec<RoutingKey>, Violation> {
-    let checked: Result<Vec<_>, _> = keys.iter().map(RoutingKey::new).collect();
-    checked.map_err(|error| Violation::of_channel(ReplyCode::PreconditionFailed, error))
+fn keys(keys: leveret_protocol::Keys<'_>) -> Result<Vec<RoutingKey>, TopologyError> {
+    Ok(keys.iter().map(RoutingKey::new).collect::<Result<Vec<_>, _>>()?)
 }
 
 /// The bytes of one control frame.
-pub(super) fn encoded(channel: u16, control: impl Into<Control>) -> Bytes {
+pub(super) fn encoded(channel: u16, control: impl Into<Control>) -> BytesMut {
     let mut bytes = BytesMut::new();
     if let Err(error) = control.into().encode(channel, &mut bytes) {
         tracing::error!(%error, "an answer could not be encoded");
     }
-    bytes.freeze()
+    bytes
 }

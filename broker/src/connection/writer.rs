@@ -26,6 +26,8 @@ pub(super) struct Writer<W> {
     pub(super) store: Arc<Store>,
     /// Something is sent at least this often, if at all.
     pub(super) heartbeat: Option<Duration>,
+    /// The largest payload that the client takes, in bytes.
+    pub(super) frame_bytes_max: usize,
     /// Rung when consumers that were passed over can get deliveries again.
     pub(super) resume: Arc<Notify>,
 }
@@ -73,11 +75,14 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
                     flush_confirms(&mut confirms, buffer);
                     buffer.extend_from_slice(&frame);
                 }
-                Outgoing::Deliver { channel, consumer, delivery, counted } => {
-                    if counted {
-                        delivered += delivery.weight();
+                Outgoing::Deliver { channel, consumer, delivery } => {
+                    delivered += delivery.weight();
+                    let start = buffer.len();
+                    if encode_delivery(channel, consumer, &delivery, buffer) > self.frame_bytes_max {
+                        buffer.truncate(start);
+                        self.outbox.does_not_fit(channel, consumer);
+                        self.resume.notify_one();
                     }
-                    encode_delivery(channel, consumer, &delivery, buffer);
                 }
             }
             if buffer.len() >= WRITE_BYTES_AIM {
@@ -115,7 +120,13 @@ fn flush_confirms(confirms: &mut ConfirmRuns, buffer: &mut BytesMut) {
     }
 }
 
-fn encode_delivery(channel: u16, consumer: u32, delivery: &Delivery, buffer: &mut BytesMut) {
+/// Appends a deliver frame; gives its payload's length.
+pub(super) fn encode_delivery(
+    channel: u16,
+    consumer: u32,
+    delivery: &Delivery,
+    buffer: &mut BytesMut,
+) -> usize {
     let message = &*delivery.message;
     let deaths = message.deaths.as_ref().and_then(|deaths| deaths.encode().ok()).unwrap_or_default();
     let deliver = Deliver {
@@ -134,5 +145,5 @@ fn encode_delivery(channel: u16, consumer: u32, delivery: &Delivery, buffer: &mu
         body: &message.body,
     };
     let cc = message.cc.iter().map(leveret_protocol::RoutingKey::as_str);
-    DeliverParts { deliver, cc }.encode(channel, buffer);
+    DeliverParts { deliver, cc }.encode(channel, buffer)
 }

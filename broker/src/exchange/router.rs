@@ -246,6 +246,16 @@ impl Router {
         self.bindings.iter().map(|stored| &stored.binding)
     }
 
+    /// How many exchanges there are, without the default one.
+    pub fn exchanges_len(&self) -> usize {
+        self.exchanges_by_name.len()
+    }
+
+    /// How many bindings there are.
+    pub fn bindings_len(&self) -> usize {
+        self.bindings_by_identity.len()
+    }
+
     fn create(&mut self, name: ExchangeName, settings: ExchangeSettings) {
         let exchange = Exchange {
             name: name.clone(),

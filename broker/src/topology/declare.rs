@@ -56,6 +56,13 @@ impl Vhost {
     pub fn declare_exchange(&self, declare: DeclareExchange) -> Result<Position, TopologyError> {
         let DeclareExchange { name, settings } = declare;
         let mut change = self.change();
+        if change.registry.router.declare_passive(&name).is_err() {
+            self.check_room(
+                "exchanges",
+                change.registry.router.exchanges_len(),
+                self.shared.limits.exchanges_max,
+            )?;
+        }
         let definition = settings.durable.then(|| self.exchange_definition(&name, &settings));
         let created = change.registry.router.declare(&name, settings)?;
         // An equivalent one may have been declared a moment ago by somebody else, and not be on disk yet.
@@ -85,6 +92,7 @@ impl Vhost {
         let registry = &mut *change.registry;
         self.check_bound_queue(registry, binding, connection)?;
         let binding = self.binding(registry, binding)?;
+        self.check_room("bindings", registry.router.bindings_len(), self.shared.limits.bindings_max)?;
         let created = registry.router.bind(binding.clone())?;
         let durable = if created { self.durable_binding(registry, &binding) } else { None };
         let definitions: Vec<_> = durable.map(Definition::Bound).into_iter().collect();
@@ -151,6 +159,7 @@ impl Vhost {
             }
             _ => name,
         };
+        self.check_room("queues", change.registry.queues.len(), self.shared.limits.queues_max)?;
         let owner = settings.exclusive.then_some(connection);
         let store = Arc::clone(&self.shared.store);
         let queue = Queue::new(self.shared.next_queue_id(), name, settings, owner, store, work.now_ms);
@@ -195,6 +204,13 @@ impl Vhost {
             let _ = queue.delete(false, false, "the queue's connection has gone");
             let _ = self.remove_queue(&queue);
         }
+    }
+
+    fn check_room(&self, what: &'static str, there_are: usize, max: usize) -> Result<(), TopologyError> {
+        if there_are < max {
+            return Ok(());
+        }
+        Err(TopologyError::TooMany { what, max, vhost: self.name.clone() })
     }
 
     /// Removes a queue that has decided to go.

@@ -61,6 +61,16 @@ pub enum TopologyError {
         /// Why.
         source: SubscribeError,
     },
+    /// A vhost is full.
+    #[error("vhost '{vhost}' has {max} {what}, which is as many as it may have")]
+    TooMany {
+        /// What there are too many of.
+        what: &'static str,
+        /// The limit.
+        max: usize,
+        /// The vhost.
+        vhost: VhostName,
+    },
     /// The system gave no randomness to make a name from.
     #[error("the broker could not choose a name; choose one and declare the queue by it")]
     NoName,
@@ -80,9 +90,11 @@ impl TopologyError {
             Self::NoQueue { .. } => ReplyCode::NotFound,
             Self::Locked { .. } => ReplyCode::ResourceLocked,
             Self::ReservedName { .. } | Self::NotSubscribed { .. } => ReplyCode::AccessRefused,
-            Self::Argument(_) | Self::Inequivalent(_) | Self::NotDeleted { .. } | Self::Name(_) => {
+            Self::Argument(_) | Self::Inequivalent(_) | Self::NotDeleted { .. } => {
                 ReplyCode::PreconditionFailed
             }
+            Self::Name(_) => ReplyCode::SyntaxError,
+            Self::TooMany { .. } => ReplyCode::ResourceError,
             Self::Store(_) | Self::NoName => ReplyCode::InternalError,
         }
     }

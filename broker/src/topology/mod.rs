@@ -42,13 +42,25 @@ pub struct Topology {
 pub(crate) struct Shared {
     pub(crate) store: Arc<Store>,
     pub(crate) alarms: Arc<Alarms>,
+    limits: VhostLimits,
     next_queue: AtomicU64,
+}
+
+/// How much there may be in one vhost.
+#[derive(Debug, Clone, Copy)]
+pub struct VhostLimits {
+    /// Queues.
+    pub queues_max: usize,
+    /// Exchanges, the predeclared ones included.
+    pub exchanges_max: usize,
+    /// Bindings.
+    pub bindings_max: usize,
 }
 
 impl Topology {
     /// Without vhosts.
-    pub fn new(store: Arc<Store>, alarms: Arc<Alarms>) -> Self {
-        let shared = Arc::new(Shared { store, alarms, next_queue: AtomicU64::new(1) });
+    pub fn new(store: Arc<Store>, alarms: Arc<Alarms>, limits: VhostLimits) -> Self {
+        let shared = Arc::new(Shared { store, alarms, limits, next_queue: AtomicU64::new(1) });
         Self { vhosts: RwLock::default(), shared }
     }
 
