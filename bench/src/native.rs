@@ -38,6 +38,7 @@ pub(crate) struct Native {
 const QUEUE: &str = "bench";
 
 impl Native {
+    #[allow(clippy::cast_precision_loss, reason = "figures for people, of numbers far below 2^53")]
     pub(crate) async fn run(&self) -> anyhow::Result<()> {
         ensure!(self.size >= 8, "--size is at least 8: a body begins with its number");
         let server = Server::at(self.url.clone())?;

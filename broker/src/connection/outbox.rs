@@ -159,20 +159,16 @@ impl Outbox {
     }
 
     fn put(&self, queued: &mut Queued, outgoing: Outgoing, position: Option<Position>) {
-        match position {
-            Some(position) => {
-                queued.waiting.push_back((position, outgoing));
-                // The writer has to begin to watch the journal.
-                if queued.waiting.len() == 1 {
-                    self.bell.notify_one();
-                }
-            }
-            None => {
-                queued.ready.push(outgoing);
-                if queued.ready.len() == 1 {
-                    self.bell.notify_one();
-                }
-            }
+        let first = if let Some(position) = position {
+            queued.waiting.push_back((position, outgoing));
+            // The writer has to begin to watch the journal.
+            queued.waiting.len() == 1
+        } else {
+            queued.ready.push(outgoing);
+            queued.ready.len() == 1
+        };
+        if first {
+            self.bell.notify_one();
         }
     }
 }

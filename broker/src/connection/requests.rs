@@ -33,7 +33,7 @@ impl Session {
                 self.open_channel(number, &open);
                 return Ok(Flow::Continue);
             }
-            Control::CloseChannel(_) => self.close_channel(number, request)?,
+            Control::CloseChannel(_) => Ok(self.close_channel(number, request)?),
             control => {
                 let Some(open) = self.channels.get_mut(&number) else {
                     self.check_closed(number)?;
@@ -51,7 +51,10 @@ impl Session {
                     Control::Cancel(cancel) => {
                         open.channel.cancel(cancel.consumer, &mut self.work).map(|()| Answer::of(request))
                     }
-                    Control::RegisterRoute(route) => return self.register_route(number, route),
+                    Control::RegisterRoute(route) => {
+                        self.register_route(number, route);
+                        return Ok(Flow::Continue);
+                    }
                     other => self.topology_request(request, other).map_err(ChannelError::from),
                 }
             }
@@ -97,17 +100,13 @@ impl Session {
         self.refuse(number, open.request, "OpenChannel", ReplyCode::ChannelError, &problem);
     }
 
-    fn close_channel(
-        &mut self,
-        number: u16,
-        request: u32,
-    ) -> Result<Result<Answer, ChannelError>, Violation> {
+    fn close_channel(&mut self, number: u16, request: u32) -> Result<Answer, Violation> {
         match self.channels.remove(&number) {
             Some(open) => open.channel.close(&mut self.work),
             // The broker has closed it meanwhile, which comes to the same.
             None => self.check_closed(number)?,
         }
-        Ok(Ok(Answer::of(request)))
+        Ok(Answer::of(request))
     }
 
     fn consume(&mut self, number: u16, consume: &Consume) {
@@ -171,7 +170,7 @@ impl Session {
         }
     }
 
-    fn register_route(&mut self, number: u16, route: RegisterRoute) -> Result<Flow, Violation> {
+    fn register_route(&mut self, number: u16, route: RegisterRoute) {
         let RegisterRoute { request, alias, exchange, routing_key } = route;
         if alias >= ROUTE_ALIASES_MAX {
             let text = format!("alias {alias} is not below {ROUTE_ALIASES_MAX}");
@@ -181,7 +180,6 @@ impl Session {
             open.aliases.insert(alias, Alias { exchange, routing_key });
             self.outbox.send(number, Answer::of(request).done, None);
         }
-        Ok(Flow::Continue)
     }
 
     fn topology_request(&mut self, request: u32, control: Control) -> Result<Answer, TopologyError> {

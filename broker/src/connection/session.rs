@@ -201,13 +201,13 @@ impl Session {
         let ticket = Ticket { channel: frame.channel, number: open.channel.confirms.then_some(number) };
         let (exchange, routing_key) = match publish.route {
             Route::Named { exchange, routing_key } => (exchange, routing_key),
-            Route::Alias(alias) => match open.aliases.get(&alias) {
-                Some(route) => (route.exchange.as_str(), route.routing_key.as_str()),
-                None => {
+            Route::Alias(alias) => {
+                let Some(route) = open.aliases.get(&alias) else {
                     let text = format!("alias {alias} was not registered on this channel");
                     return Err(Violation::of_channel(ReplyCode::NotFound, text));
-                }
-            },
+                };
+                (route.exchange.as_str(), route.routing_key.as_str())
+            }
         };
         self.published = true;
         let added = if publish.body.len() > self.context.limits.message_bytes_max {

@@ -24,7 +24,7 @@ pub use recovery::{Recovered, RecoveredQueue, Replay, Restored};
 pub struct QueueId(pub u64);
 
 /// A message's place in one queue. Rises with every message that the queue takes, also across restarts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Seq(pub u64);
 
 /// The journal takes nothing any more, or not this.

@@ -60,12 +60,6 @@ pub struct Restored {
     pub returned: Option<u32>,
 }
 
-impl Default for Seq {
-    fn default() -> Self {
-        Self(0)
-    }
-}
-
 impl Replay {
     /// Takes the next record.
     pub fn apply(&mut self, record: &Record<'_>) -> Result<(), RecordError> {

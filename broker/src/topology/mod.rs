@@ -141,7 +141,9 @@ impl Shared {
     /// Journals definitions as one group; gives the position that must be synced before anybody is told.
     fn write(&self, definitions: &[Definition]) -> Result<Position, StoreError> {
         let mut batch = Batch::default();
-        definitions.iter().for_each(|definition| batch.definition(&definition.encode()));
+        for definition in definitions {
+            batch.definition(&definition.encode());
+        }
         self.store.write(&mut batch)
     }
 }

@@ -180,7 +180,6 @@ impl Vhost {
         let mut change = self.change();
         let registry = &mut *change.registry;
         match definition {
-            Definition::Vhost { .. } => {}
             Definition::Exchange { exchange, kind, auto_delete, internal, arguments, .. } => {
                 let settings = ExchangeSettings {
                     auto_delete: *auto_delete,
@@ -198,9 +197,11 @@ impl Vhost {
             Definition::Bound(binding) => {
                 registry.router.bind(self.binding(registry, binding)?)?;
             }
-            // `definitions::compact` has left out what was removed, and the removals.
-            Definition::ExchangeDeleted { .. } | Definition::QueueDeleted { .. } | Definition::Unbound(_) => {
-            }
+            // The vhost itself is there; and `definitions::compact` has left out what was removed, and the removals.
+            Definition::Vhost { .. }
+            | Definition::ExchangeDeleted { .. }
+            | Definition::QueueDeleted { .. }
+            | Definition::Unbound(_) => {}
         }
         Ok(())
     }
