@@ -20,8 +20,9 @@ use crate::connection::{self, Context};
 use crate::listener::{Listener, ListenerLimits};
 use crate::logs::{LogTap, LogTapReceiver};
 use crate::queue::Work;
+use crate::reclaim;
 use crate::store::{
-    Checkpoint, CheckpointError, Progress, ProgressReporter, Recovered, Replay, Store, StoreError,
+    Checkpoint, CheckpointError, Pins, Progress, ProgressReporter, Recovered, Replay, Store, StoreError,
 };
 use crate::topology::{self, Alarms, Definition, Topology, VhostLimits};
 
@@ -103,7 +104,7 @@ pub enum StopError {
     Journal(#[from] CommitError),
     /// The definitions could not be written. They are in the journal, so nothing is lost.
     #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
+    Checkpoint(#[from] reclaim::SaveError),
     /// The work on the disk was interrupted.
     #[error("stopping was interrupted: {0}")]
     Interrupted(#[from] tokio::task::JoinError),
@@ -146,14 +147,8 @@ impl Broker {
                 "some connections did not end in time and are cut"
             );
         }
-        let (definitions, next_queue, position) = self.context.topology.snapshot();
+        reclaim::checkpoint(&self.context.topology, &self.context.store, &self.checkpoint).await?;
         let store = Arc::clone(&self.context.store);
-        if store.wait_for(position).await {
-            let definitions = definitions.iter().map(Definition::encode).collect();
-            let checkpoint = Checkpoint { position, next_queue, definitions };
-            let path = self.checkpoint.clone();
-            tokio::task::spawn_blocking(move || checkpoint.save(&path)).await??;
-        }
         Ok(tokio::task::spawn_blocking(move || store.close()).await??)
     }
 }
@@ -230,7 +225,8 @@ impl BrokerBuilder {
         }
         let context = Arc::new(context(&config, topology, store, clock)?);
         let tasks = TaskTracker::new();
-        background(&tasks, &context, alarms);
+        let checkpoint = checkpoint_path(&config.data_dir);
+        background(&tasks, &context, alarms, checkpoint.clone());
         if let (Some(events), Some(vhost)) = (self.log_events, config.vhosts.first()) {
             tasks.spawn(feed_log(Arc::clone(&context), vhost.clone(), events));
         }
@@ -248,7 +244,7 @@ impl BrokerBuilder {
             addresses,
             context,
             tasks,
-            checkpoint: checkpoint_path(&config.data_dir),
+            checkpoint,
             shutdown_timeout: config.shutdown_timeout,
             _temporary: temporary,
         })
@@ -288,14 +284,15 @@ fn open(config: &Config) -> Result<Opened, StartError> {
         staged_bytes_max: config.journal.staged_bytes_max,
         seed: crate::auth::seed().map_err(StartError::Entropy)?,
     };
-    let mut replay = Replay::default();
+    let pins = Arc::new(Pins::new(options.segment_bytes));
+    let mut replay = Replay::new(Arc::clone(&pins));
     let (journal, recovery) = Journal::open(Arc::new(RealDisk), options, reporter, &mut |record| {
         replay.apply(&record).map_err(Into::into)
     })?;
     // The journal's lock keeps other brokers away from the checkpoint, too.
     let checkpoint = Checkpoint::load(&checkpoint_path(&config.data_dir))?;
     let recovered = replay.finish(checkpoint.position);
-    Ok(Opened { store: Store::new(journal, progress), checkpoint, recovered, recovery })
+    Ok(Opened { store: Store::new(journal, pins, progress), checkpoint, recovered, recovery })
 }
 
 /// Messages and password verifiers are nobody else's business.
@@ -358,12 +355,20 @@ fn context(
 }
 
 /// What runs beside the connections.
-fn background(tasks: &TaskTracker, context: &Arc<Context>, alarms: Arc<Alarms>) {
+fn background(tasks: &TaskTracker, context: &Arc<Context>, alarms: Arc<Alarms>, checkpoint: PathBuf) {
     let stopping = context.stopping.clone();
     let clock = context.clock;
     tasks.spawn(async move {
         tokio::select! {
             () = alarms.run(clock) => {}
+            () = stopping.cancelled() => {}
+        }
+    });
+    let stopping = context.stopping.clone();
+    let (topology, store) = (Arc::clone(&context.topology), Arc::clone(&context.store));
+    tasks.spawn(async move {
+        tokio::select! {
+            () = reclaim::run(&topology, &store, &checkpoint) => {}
             () = stopping.cancelled() => {}
         }
     });

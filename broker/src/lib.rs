@@ -16,6 +16,7 @@
 //! `broker > listener > connection > channel > topology > {exchange, queue} > store > (journal, protocol)`.
 
 mod broker;
+mod reclaim;
 
 pub mod listener;
 pub mod connection;

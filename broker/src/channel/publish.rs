@@ -10,7 +10,7 @@ use leveret_protocol::{Outcome, Properties, RoutingKey};
 use super::ConfirmRuns;
 use crate::exchange::{self, Routable, Route, RouteCache};
 use crate::queue::Work;
-use crate::store::{Message, StoreError};
+use crate::store::{Message, Pin, StoreError};
 use crate::topology::{Pending, Resolved, TopologyError, Vhost};
 
 /// A message as its publisher sent it.
@@ -161,6 +161,7 @@ impl Publication<'_> {
             properties,
             body,
             position: None,
+            pin: Pin::default(),
         }
     }
 }

@@ -4,6 +4,8 @@ use bytes::Bytes;
 use leveret_journal::Position;
 use leveret_protocol::{DeathHistory, ExchangeName, RoutingKey};
 
+use super::Pin;
+
 /// A message. It never changes; queues share it by `Arc` and keep what differs for each of them beside it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Message {
@@ -31,4 +33,6 @@ pub struct Message {
     pub body: Bytes,
     /// Where its record stands in the journal, once it has one.
     pub position: Option<Position>,
+    /// Keeps that part of the journal.
+    pub pin: Pin,
 }

@@ -5,17 +5,20 @@
 
 mod checkpoint;
 mod message;
+mod pins;
 mod record;
 mod recovery;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use leveret_journal::{CommitError, Journal, Observer, Position, Synced, group_bytes};
 use tokio::sync::watch;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use message::Message;
+pub use pins::{Pin, Pins};
 pub use record::{RecordError, kind};
 pub use recovery::{Recovered, RecoveredQueue, Replay, Restored};
 
@@ -39,7 +42,10 @@ const GROUP_BYTES_AIM: usize = 256 * 1024;
 /// The journal, as the broker's parts use it.
 pub struct Store {
     journal: Arc<Journal>,
+    pins: Arc<Pins>,
     progress: watch::Receiver<Progress>,
+    /// Behind the last definition that was written.
+    definitions_end: AtomicU64,
 }
 
 /// What the commit thread reports.
@@ -74,9 +80,33 @@ impl Observer for ProgressReporter {
 }
 
 impl Store {
-    /// A store over a recovered journal whose observer reports to `progress`.
-    pub fn new(journal: Arc<Journal>, progress: watch::Receiver<Progress>) -> Arc<Self> {
-        Arc::new(Self { journal, progress })
+    /// A store over a recovered journal whose observer reports to `progress`, and whose messages have `pins`.
+    pub fn new(journal: Arc<Journal>, pins: Arc<Pins>, progress: watch::Receiver<Progress>) -> Arc<Self> {
+        // Definitions may have been recovered from anywhere in the journal.
+        let definitions_end = AtomicU64::new(journal.end().0);
+        Arc::new(Self { journal, pins, progress, definitions_end })
+    }
+
+    /// How much of the journal nobody needs any more: all before this position, as far as messages go.
+    pub fn needed_from(&self) -> Position {
+        // Taken first: what is staged meanwhile lies behind it.
+        let end = self.journal.end();
+        self.pins.first().unwrap_or(end)
+    }
+
+    /// Behind the last definition in the journal: a checkpoint at this position or later has them all.
+    pub fn definitions_end(&self) -> Position {
+        Position(self.definitions_end.load(Ordering::Relaxed))
+    }
+
+    /// How many segments the journal has.
+    pub fn segments(&self) -> u64 {
+        self.journal.stats().segments
+    }
+
+    /// Lets go of whole segments before `position`, as soon as all that was written until now is durable.
+    pub fn release_before(&self, position: Position) {
+        self.journal.release_before(position);
     }
 
     /// Everything that has been written so far ends here.
@@ -137,7 +167,9 @@ impl Store {
                     scratch.clear();
                     record::encode_message_head(message, queues, scratch);
                     let parts: [&[u8]; 3] = [scratch, &message.properties, &message.body];
-                    message.position = Some(group.append(kind::MESSAGE, &parts)?);
+                    let position = group.append(kind::MESSAGE, &parts)?;
+                    message.position = Some(position);
+                    message.pin = self.pins.pin(position);
                     room -= bound;
                 }
             }
@@ -160,6 +192,9 @@ impl Store {
         }
         let end = group.end();
         drop(group);
+        if batch.records.iter().any(|(kind, _)| *kind == kind::DEFINITION) {
+            self.definitions_end.fetch_max(end.0, Ordering::Relaxed);
+        }
         batch.clear();
         Ok(end)
     }

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use leveret_journal::Position;
 use leveret_protocol::{DeathHistory, ExchangeName, RoutingKey};
 
-use super::{Message, QueueId, Seq};
+use super::{Message, Pin, QueueId, Seq};
 
 /// The kinds of records.
 pub mod kind {
@@ -116,6 +116,7 @@ pub(super) fn decode_message(position: Position, payload: &[u8]) -> Result<(Mess
         properties: tail.slice(..properties),
         body: tail.slice(properties..),
         position: Some(position),
+        pin: Pin::default(),
     };
     Ok((message, queues))
 }

@@ -7,14 +7,15 @@ use leveret_journal::{Position, Record};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::record::{self, RecordError, kind};
-use super::{Message, QueueId, Seq};
+use super::{Message, Pins, QueueId, Seq};
 
 /// Takes every record of the journal in order and keeps what is still alive.
 ///
 /// It holds a message only while some queue does, so that replaying a long journal of settled messages takes no
 /// more memory than what waits at its end.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Replay {
+    pins: Arc<Pins>,
     messages: FxHashMap<Position, Waiting>,
     queues: FxHashMap<QueueId, RecoveredQueue>,
     /// The journal's first position: what lies before it was reclaimed because nobody needs it.
@@ -61,6 +62,17 @@ pub struct Restored {
 }
 
 impl Replay {
+    /// A replay whose messages get `pins`.
+    pub fn new(pins: Arc<Pins>) -> Self {
+        Self {
+            pins,
+            messages: FxHashMap::default(),
+            queues: FxHashMap::default(),
+            first: Position::default(),
+            definitions: Vec::new(),
+        }
+    }
+
     /// Takes the next record.
     pub fn apply(&mut self, record: &Record<'_>) -> Result<(), RecordError> {
         if self.first == Position::default() {
@@ -68,7 +80,8 @@ impl Replay {
         }
         match record.kind {
             kind::MESSAGE => {
-                let (message, queues) = record::decode_message(record.position, record.payload)?;
+                let (mut message, queues) = record::decode_message(record.position, record.payload)?;
+                message.pin = self.pins.pin(record.position);
                 self.messages.insert(record.position, Waiting { message: Arc::new(message), queues });
             }
             kind::ENQUEUE => self.enqueue(record::decode_enqueue(record.payload)?)?,

@@ -8,7 +8,7 @@ use leveret_protocol::{Death, DeathHistory, DeathReason, Properties, RoutingKey}
 use super::{Resolved, Vhost};
 use crate::exchange::{Publisher, Routable, Route};
 use crate::queue::{Dead, DeadLetter, Queue, Work};
-use crate::store::{Batch, Message};
+use crate::store::{Batch, Message, Pin};
 
 impl Vhost {
     /// Carries a message on. Whatever becomes of it, its place in the queue that gave it up is settled: in one
@@ -100,6 +100,7 @@ impl Vhost {
             ttl_ms: None,
             deaths: Some(Box::new(history)),
             position: None,
+            pin: Pin::default(),
             ..old.clone()
         };
         Some((message, resolved))
