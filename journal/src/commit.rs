@@ -71,14 +71,14 @@ impl Shared {
         self.staged.notify_one();
     }
 
-    fn fail(&self, failure: CommitError) {
+    fn fail(&self, failure: &CommitError) {
         tracing::error!(%failure, dir = %self.folder.dir.display(), "nothing more is written to the journal");
         let mut staging = self.staging.lock();
         staging.fail(failure.clone());
         self.staged_bytes.store(0, Ordering::Relaxed);
         self.written_changed.notify_all();
         drop(staging);
-        self.observer.failed(&failure);
+        self.observer.failed(failure);
     }
 }
 
@@ -139,7 +139,7 @@ impl Committer {
         }
         let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| self.try_turn(wait)));
         let turn = outcome.unwrap_or(Err(CommitError::Panicked)).unwrap_or_else(|failure| {
-            self.shared.fail(failure);
+            self.shared.fail(&failure);
             Turn::Ended
         });
         self.ended = turn == Turn::Ended;

@@ -8,7 +8,7 @@
 //!  Observer::committed                 "on disk up to here"
 //! ```
 //!
-//! Promises, each with a test of that name:
+//! Promises, each with its tests (`tests/crash.rs`, `failure.rs`, `damage.rs`):
 //!
 //! - What [`Journal::synced`] covers is recovered, in order, however often the process is killed or the power cut.
 //! - A group is recovered whole or not at all; nothing is recovered that was not staged.
@@ -32,6 +32,8 @@ mod scan;
 mod segment;
 #[cfg(feature = "sim")]
 mod sim_disk;
+#[cfg(feature = "sim")]
+mod sim_file;
 mod stage;
 #[cfg(feature = "sim")]
 mod stepper;
@@ -55,7 +57,9 @@ pub use position::{Position, Synced};
 pub use record::{Record, group_bytes};
 pub use recovery::Recovery;
 #[cfg(feature = "sim")]
-pub use sim_disk::{Call, Loss, SimDisk};
+pub use sim_disk::{Call, SimDisk};
+#[cfg(feature = "sim")]
+pub use sim_file::Loss;
 pub use stage::Group;
 #[cfg(feature = "sim")]
 pub use stepper::Stepper;

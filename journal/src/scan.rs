@@ -29,49 +29,62 @@ pub(crate) struct Scan {
     pub(crate) clean_mark: Option<u64>,
 }
 
+/// The first place where no valid block starts: the index of its segment, and the position.
+#[derive(Clone, Copy)]
+struct Gap {
+    index: usize,
+    position: u64,
+}
+
 /// Replays all records of the journal's segments.
 pub(crate) fn scan(layout: Layout, segments: &[Segment], replay: &mut Replay<'_>) -> Result<Scan, OpenError> {
     let mut window = Window::new(layout);
-    let mut found = Scan { last: 0, end: 0, records: 0, torn_bytes: 0, clean_mark: None };
-    let mut torn_header = None;
+    let end = segments.first().map_or(0, |segment| layout.first_block(segment.number));
+    let mut found = Scan { last: 0, end, records: 0, torn_bytes: 0, clean_mark: None };
+    let mut gap = Gap { index: 0, position: end };
     for (index, segment) in segments.iter().enumerate() {
         let first_block = layout.first_block(segment.number);
         if index > 0 {
             match window.header(segment, first_block)? {
                 Some(header) if header.synced == found.end => {}
-                Some(header) => return Err(damage(layout, segments, &found, header.position)),
+                Some(header) => return Err(damage(layout, segments, gap, header.position)),
                 None => break,
             }
         }
-        (found.last, found.end) = (index, first_block);
-        torn_header = walk(&mut window, segment, &mut found, replay)?;
-        if torn_header.is_some() {
+        gap = Gap { index, position: first_block };
+        if walk(&mut window, segment, &mut gap, &mut found, replay)? == Walked::ToTornBlock {
             break;
         }
     }
-    let search_from = torn_header.as_ref().map_or(found.end, BlockHeader::end);
-    found.torn_bytes = search_from - found.end;
-    look_behind(&mut window, segments, &mut found, search_from)?;
+    look_behind(&mut window, segments, gap, &mut found)?;
     if found.torn_bytes > 0 {
         found.clean_mark = None;
     }
     Ok(found)
 }
 
-/// Replays the blocks of one segment and moves `found.end` behind the last valid one. Returns the header of the block
-/// there, if only its body is invalid.
+#[derive(PartialEq, Eq)]
+enum Walked {
+    ToEnd,
+    /// A block starts there, but its body is not intact.
+    ToTornBlock,
+}
+
+/// Replays the blocks of one segment, and moves the gap and the end behind each. A segment without a whole block is not
+/// part of the journal: the one before it is still the last.
 fn walk(
     window: &mut Window,
     segment: &Segment,
+    gap: &mut Gap,
     found: &mut Scan,
     replay: &mut Replay<'_>,
-) -> Result<Option<BlockHeader>, OpenError> {
+) -> Result<Walked, OpenError> {
     let layout = window.layout;
-    while let Some(header) = window.header(segment, found.end)? {
+    while let Some(header) = window.header(segment, gap.position)? {
         let block = window.bytes(segment, header.position, header.length as usize)?;
         let mut rest = block.get(BLOCK_HEADER_BYTES..).unwrap_or_default();
         if !header.body_is_intact(rest) {
-            return Ok(Some(header));
+            return Ok(Walked::ToTornBlock);
         }
         for _ in 0..header.records {
             let position = header.end() - rest.len() as u64;
@@ -87,12 +100,13 @@ fn walk(
             found.records += 1;
         }
         found.clean_mark = (header.kind == BlockKind::CleanStop).then_some(header.position);
-        found.end = header.end();
+        (found.last, found.end) = (gap.index, header.end());
+        gap.position = found.end;
     }
-    Ok(None)
+    Ok(Walked::ToEnd)
 }
 
-/// Looks for blocks behind the end. Each says what had been synced when it was written: if the end had been, then what
+/// Looks for blocks from the gap on. Each says what had been synced when it was written: if the gap had been, then what
 /// was there is damaged. They serve for nothing else, and are never replayed.
 ///
 /// A valid header tells where its block ends, and nothing inside is looked at. Where there is none, the next multiple of 8
@@ -101,33 +115,31 @@ fn walk(
 fn look_behind(
     window: &mut Window,
     segments: &[Segment],
+    gap: Gap,
     found: &mut Scan,
-    search_from: u64,
 ) -> Result<(), OpenError> {
     let layout = window.layout;
-    let mut position = search_from;
-    for segment in segments.iter().skip(found.last) {
-        position = position.max(layout.first_block(segment.number));
-        let mut torn_end = position;
+    for segment in segments.iter().skip(gap.index) {
+        let start = gap.position.max(layout.first_block(segment.number));
+        let mut position = start;
         while let Some(header) = window.find_header(segment, position)? {
-            if header.synced > found.end {
-                return Err(damage(layout, segments, found, header.position));
+            if header.synced > gap.position {
+                return Err(damage(layout, segments, gap, header.position));
             }
             position = header.end();
-            found.torn_bytes += position - torn_end;
-            torn_end = position;
         }
+        found.torn_bytes += position - start;
     }
     Ok(())
 }
 
-/// The block at `witness` says that what should be at the end had been synced.
-fn damage(layout: Layout, segments: &[Segment], found: &Scan, witness: u64) -> OpenError {
+/// The block at `witness` says that what should be at the gap had been synced.
+fn damage(layout: Layout, segments: &[Segment], gap: Gap, witness: u64) -> OpenError {
     let witness = Position(witness);
     let expected = format!(
         "a block here, or at the start of the next segment: the block at {witness} was written after it had been synced"
     );
-    let damage = segments.get(found.last).map(|segment| segment.damage(layout, found.end, expected));
+    let damage = segments.get(gap.index).map(|segment| segment.damage(layout, gap.position, expected));
     damage.unwrap_or_default().into()
 }
 

@@ -193,7 +193,8 @@ impl Folder {
     /// Gives a file its name in the journal, but only after what it contains is there to stay.
     fn install(&self, file: &dyn DiskFile, from: &Path, to: &Path) -> Result<(), DiskError> {
         file.sync_data().during("sync", from)?;
-        self.disk.rename(from, to).during("rename", from)
+        self.disk.rename(from, to).during("rename", from)?;
+        self.sync_dir()
     }
 
     pub(crate) fn sync_dir(&self) -> Result<(), DiskError> {

@@ -15,10 +15,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::disk::{Disk, DiskFile, DiskLock};
-use crate::segment::mix;
-
-const PAGE_BYTES: usize = 4096;
-const SECTOR_BYTES: usize = 512;
+use crate::sim_file::{Loss, Random, SimFile};
 
 /// The calls that can be made to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,31 +36,6 @@ pub enum Call {
     Write,
     /// [`DiskFile::sync_data`]
     Sync,
-}
-
-/// What a power cut takes of what was not synced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Loss {
-    /// Nothing.
-    Nothing,
-    /// Everything.
-    Everything,
-    /// The earlier half of the changes; the later ones last.
-    Earlier,
-    /// Any subset, some pages torn.
-    Random,
-}
-
-impl Loss {
-    /// Whether the change with that index, of so many, lasts.
-    fn spares(self, index: usize, count: usize, random: &mut Random) -> bool {
-        match self {
-            Self::Nothing => true,
-            Self::Everything => false,
-            Self::Earlier => index >= count.div_ceil(2),
-            Self::Random => random.one_in(2),
-        }
-    }
 }
 
 /// The disk. Clones are handles to the same one.
@@ -139,7 +111,7 @@ impl SimDisk {
     /// Puts a file on disk, as if something outside had damaged or restored it.
     pub fn set_contents(&self, path: &Path, bytes: Vec<u8>) {
         let mut state = self.state.lock();
-        let id = state.add(SimFile { durable: bytes.clone(), visible: bytes, ..SimFile::default() });
+        let id = state.add(SimFile::durable(bytes));
         state.names.insert(path.to_owned(), id);
         state.durable_names.insert(path.to_owned(), id);
     }
@@ -292,83 +264,6 @@ impl DiskFile for SimHandle {
     }
 }
 
-#[derive(Clone, Default)]
-struct SimFile {
-    durable: Vec<u8>,
-    visible: Vec<u8>,
-    /// The pages that a sync would write, in the order in which they were first written.
-    dirty: Vec<usize>,
-    /// It was emptied, and that is not durable.
-    truncated: bool,
-}
-
-impl SimFile {
-    fn write(&mut self, bytes: &[u8], offset: usize) {
-        let end = offset + bytes.len();
-        if self.visible.len() < end {
-            self.visible.resize(end, 0);
-        }
-        if let Some(place) = self.visible.get_mut(offset..end) {
-            place.copy_from_slice(bytes);
-        }
-        for page in offset / PAGE_BYTES..end.div_ceil(PAGE_BYTES) {
-            if !self.dirty.contains(&page) {
-                self.dirty.push(page);
-            }
-        }
-    }
-
-    fn truncate(&mut self) {
-        *self = Self { durable: std::mem::take(&mut self.durable), truncated: true, ..Self::default() };
-    }
-
-    fn sync(&mut self, succeeds: bool) {
-        if succeeds {
-            if self.truncated {
-                self.durable.clear();
-            }
-            self.durable.resize(self.visible.len(), 0);
-            for page in std::mem::take(&mut self.dirty) {
-                self.keep(page * PAGE_BYTES, PAGE_BYTES);
-            }
-        }
-        self.dirty.clear();
-        self.truncated = false;
-    }
-
-    /// Makes visible bytes durable.
-    fn keep(&mut self, from: usize, length: usize) {
-        let end = (from + length).min(self.visible.len());
-        if self.durable.len() < end {
-            self.durable.resize(end, 0);
-        }
-        if let (Some(place), Some(bytes)) = (self.durable.get_mut(from..end), self.visible.get(from..end)) {
-            place.copy_from_slice(bytes);
-        }
-    }
-
-    fn lose(&mut self, loss: Loss, random: &mut Random) {
-        let dirty = std::mem::take(&mut self.dirty);
-        if loss.spares(1, 1, random) {
-            if std::mem::take(&mut self.truncated) {
-                self.durable.clear();
-            }
-            self.durable.resize(self.visible.len(), 0);
-        }
-        for (index, page) in dirty.iter().enumerate() {
-            let from = page * PAGE_BYTES;
-            if loss == Loss::Random && random.one_in(3) {
-                let sectors = (from..from + PAGE_BYTES).step_by(SECTOR_BYTES);
-                sectors.filter(|_| random.one_in(2)).for_each(|sector| self.keep(sector, SECTOR_BYTES));
-            } else if loss.spares(index, dirty.len(), random) {
-                self.keep(from, PAGE_BYTES);
-            }
-        }
-        self.visible.clone_from(&self.durable);
-        self.truncated = false;
-    }
-}
-
 /// A change of a directory. Applied to names that an earlier lost change did not leave there, it has no effect.
 #[derive(Clone)]
 enum Change {
@@ -474,15 +369,5 @@ impl State {
         for file in self.files.values_mut() {
             file.lose(loss, &mut self.random);
         }
-    }
-}
-
-#[derive(Clone, Default)]
-struct Random(u64);
-
-impl Random {
-    fn one_in(&mut self, chances: u64) -> bool {
-        self.0 = self.0.wrapping_add(1);
-        mix(self.0).is_multiple_of(chances)
     }
 }

@@ -14,11 +14,17 @@ use crate::record::{self, RECORD_HEADER_BYTES};
 use crate::segment::Layout;
 use crate::{Position, Synced};
 
-/// A block takes no further group beyond this many bytes, so that buffers stay small enough to reuse and never grow by
-/// copying much under the lock. A larger group has a block of its own.
-const BLOCK_BYTES: usize = 1 << 20;
+/// The most that [`block_bytes`] is.
+const BLOCK_BYTES_MAX: usize = 1 << 20;
 /// Buffers that are kept for later blocks.
 const POOL_BUFFERS: usize = 4;
+
+/// A block takes no further group beyond this many bytes, so that buffers stay small enough to reuse and never grow by
+/// copying much under the lock. A larger group has a block of its own. Less in small segments, which only tests have: so
+/// there, too, one commit writes several blocks, of which a crash may lose any.
+fn block_bytes(layout: Layout) -> usize {
+    BLOCK_BYTES_MAX.min(layout.segment_bytes as usize / 16)
+}
 
 /// A block under construction, or waiting to be written.
 pub(crate) struct StagedBlock {
@@ -81,7 +87,7 @@ pub(crate) struct Staging {
 impl Staging {
     /// Begins behind `end`, where the journal ended.
     pub(crate) fn new(layout: Layout, end: u64) -> Self {
-        let open = StagedBlock::begin(end, Vec::with_capacity(BLOCK_BYTES));
+        let open = StagedBlock::begin(end, Vec::with_capacity(block_bytes(layout)));
         let mut staging = Self {
             layout,
             open,
@@ -112,8 +118,10 @@ impl Staging {
     /// Takes back buffers of blocks that were written.
     pub(crate) fn give_back(&mut self, written: &mut Vec<StagedBlock>) {
         let room = POOL_BUFFERS.saturating_sub(self.pool.len());
-        let usual =
-            written.drain(..).map(|block| block.bytes).filter(|buffer| buffer.capacity() <= 2 * BLOCK_BYTES);
+        let usual = written
+            .drain(..)
+            .map(|block| block.bytes)
+            .filter(|buffer| buffer.capacity() <= 2 * BLOCK_BYTES_MAX);
         self.pool.extend(usual.take(room));
     }
 
@@ -144,13 +152,14 @@ impl Staging {
 
     /// Makes room for a group of `bytes` in the open block. All of a group is in one block, and so is recovered as one.
     fn reserve(&mut self, bytes: usize) {
-        let needed = self.open.bytes.len() + bytes;
+        if self.open.bytes.len() + bytes > block_bytes(self.layout) {
+            self.close_block();
+        }
+        // Only now: the block that was begun has a header of its own, for which the segment may have no room.
         let number = self.layout.number(self.open.start);
-        if self.open.start + needed as u64 > self.layout.end(number) {
+        if self.open.end() + bytes as u64 > self.layout.end(number) {
             self.close_block();
             self.begin_block(self.layout.end(number));
-        } else if self.open.records > 0 && needed > BLOCK_BYTES {
-            self.close_block();
         }
         self.open.bytes.reserve(bytes);
     }
@@ -158,8 +167,10 @@ impl Staging {
     fn close_block(&mut self) {
         if self.open.records > 0 {
             let end = self.open.end();
-            let next =
-                StagedBlock::begin(end, self.pool.pop().unwrap_or_else(|| Vec::with_capacity(BLOCK_BYTES)));
+            let next = StagedBlock::begin(
+                end,
+                self.pool.pop().unwrap_or_else(|| Vec::with_capacity(block_bytes(self.layout))),
+            );
             self.full.push(std::mem::replace(&mut self.open, next));
             self.begin_block(end);
         }

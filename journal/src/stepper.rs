@@ -1,10 +1,11 @@
 //! A journal without a thread, for simulations: it commits when it is told to, so that a seed decides everything.
 
+use std::sync::Arc;
+
 use crate::Journal;
 use crate::commit::{Committer, Turn};
 use crate::error::CommitError;
 use crate::stage::Stop;
-use std::sync::Arc;
 
 /// Stands in for the commit thread of a journal from [`Journal::open_stepped`].
 pub struct Stepper {

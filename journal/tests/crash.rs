@@ -1,4 +1,10 @@
 //! A model of the journal against the simulated disk: whatever fails and wherever it is cut, what was synced is there.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "the lints excuse test functions, but not what they call"
+)]
 
 mod common;
 
@@ -67,6 +73,61 @@ fn whatever_is_synced_survives_crashes_at_any_point() {
     for seed in 0..HISTORIES {
         one_history(seed);
     }
+}
+
+/// The process is killed after it took a segment away and before that was durable; the next one is cut while it makes
+/// another segment of the file.
+#[test]
+fn a_file_that_may_be_a_segment_again_is_not_written_to() {
+    let disk = SimDisk::new(1);
+    let mut opened = open(&disk, 1).unwrap();
+    let mut staged = Vec::new();
+    for _ in 0..3 {
+        staged.extend(stage(&opened.journal, &[vec![1; 3000]]));
+        while opened.stepper.step() {}
+    }
+    opened.stepper.close().unwrap();
+    disk.kill();
+
+    let mut opened = open(&disk, 2).unwrap();
+    opened.journal.release_before(staged[1].0);
+    disk.stop_after(disk.calls() + 1);
+    assert!(!opened.stepper.step());
+    assert_eq!(disk.calls_of(Call::Rename), 1);
+    disk.kill();
+
+    let mut opened = open(&disk, 3).unwrap();
+    assert!(opened.recovery.clean && opened.records == staged[1..]);
+    disk.stop_after(disk.calls() + 2);
+    assert!(!opened.stepper.step());
+    assert_eq!(disk.calls_of(Call::Allocate), 0, "the file is reused");
+    disk.cut_power(Loss::Everything);
+    assert!(open(&disk, 4).unwrap().records == staged[1..]);
+}
+
+/// What is left of a block behind the mark of a clean stop must not follow a new block there.
+#[test]
+fn nothing_torn_behind_a_clean_stop_comes_back() {
+    let disk = SimDisk::new(1);
+    let segment = std::path::PathBuf::from(format!("{}/0000000000000001.segment", common::DIR));
+    open(&disk, 1).unwrap().stepper.close().unwrap();
+
+    let mut opened = open(&disk, 2).unwrap();
+    let lost = [stage(&opened.journal, &[vec![1; 600]]), stage(&opened.journal, &[vec![2; 600]])].concat();
+    opened.stepper.step();
+    disk.kill();
+    // Of the two blocks of that commit the first is torn.
+    let mut bytes = disk.contents(&segment).unwrap();
+    bytes[(lost[0].0.0 % SEGMENT_BYTES) as usize - 48] ^= 1;
+    disk.set_contents(&segment, bytes);
+
+    let mut opened = open(&disk, 3).unwrap();
+    assert!(opened.records.is_empty() && !opened.recovery.clean && opened.recovery.torn_bytes > 600);
+    let staged = stage(&opened.journal, &[vec![3; 600]]);
+    opened.stepper.step();
+    assert_eq!(staged[0].0, lost[0].0, "in the place of the torn one");
+    disk.kill();
+    assert!(open(&disk, 4).unwrap().records == staged);
 }
 
 fn one_history(seed: u64) {

@@ -1,8 +1,14 @@
 //! Damage: never a wrong record, and what was provably synced is reported.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "the lints excuse test functions, but not what they call"
+)]
 
 mod common;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use common::{DIR, Opened, SEGMENT_BYTES, Stored, open, stage};
 use leveret_journal::{Call, Loss, OpenError, Position, SimDisk};
@@ -38,7 +44,7 @@ impl Fixture {
         Self { disk, files, records }
     }
 
-    fn reopened_with(&self, file: &PathBuf, bytes: Vec<u8>) -> Result<Opened, OpenError> {
+    fn reopened_with(&self, file: &Path, bytes: Vec<u8>) -> Result<Opened, OpenError> {
         let disk = self.disk.fork();
         disk.set_contents(file, bytes);
         open(&disk, SEED)
@@ -178,11 +184,11 @@ fn opened_after_forgery(seed_of_forger: u64) -> Result<Opened, OpenError> {
         stepper.step();
     }
     let file = PathBuf::from(format!("{DIR}/0000000000000001.segment"));
-    let forged = forger.contents(&file).unwrap()[prefix..prefix + 2000].to_vec();
+    let payload = forger.contents(&file).unwrap()[prefix..prefix + 2000].to_vec();
 
     let disk = SimDisk::new(1);
     let Opened { journal, mut stepper, .. } = open(&disk, SEED).unwrap();
-    stage(&journal, &[forged]);
+    stage(&journal, &[payload]);
     stepper.step();
     drop((journal, stepper));
     disk.cut_power(Loss::Nothing);

@@ -1,4 +1,10 @@
 //! After a failed write or sync nothing more is ever called synced.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "the lints excuse test functions, but not what they call"
+)]
 
 mod common;
 

@@ -2,6 +2,12 @@
 //!
 //! If this fails the format has changed: then it needs a new version number and a folder of its own, and this one must
 //! still be read.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "the lints excuse test functions, but not what they call"
+)]
 
 mod common;
 

@@ -1,4 +1,10 @@
 //! What the journal promises while nothing goes wrong, mostly with its thread and on a real disk.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "the lints excuse test functions, but not what they call"
+)]
 
 mod common;
 
@@ -197,8 +203,8 @@ fn released_segments_are_reused_and_the_disk_stays_bounded() {
     let disk = SimDisk::new(1);
     let Opened { journal, mut stepper, .. } = open(&disk, 1).unwrap();
     let mut last = Vec::new();
-    for round in 0..200 {
-        let first = stage(&journal, &[vec![round as u8; 3000]])[0].clone();
+    for round in 0..200_u8 {
+        let first = stage(&journal, &[vec![round; 3000]])[0].clone();
         stepper.step();
         last.push(first);
         if let Some((kept, _, _)) = last.iter().rev().nth(2) {
