@@ -1,20 +1,20 @@
 //! Consumers: a stream of deliveries that outlives its connection.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
-use leveret_protocol::{Cancel, Credit, QueueName, Verb};
+use leveret_protocol::{Cancel, Credit, QueueName};
 
 use crate::client::Handle;
 use crate::connection::Shared;
 use crate::connection::channels::Owner;
+use crate::connection::dispatch::release;
+use crate::connection::subscription::{CONSUMER, ConsumeOptions, Subscription, Taken};
 use crate::delivery::{Delivery, Lease};
 use crate::error::{ConsumeError, RequestFailure};
-use crate::subscription::{CONSUMER, ConsumeOptions, RawDelivery, Subscription};
 use crate::topology::SharedName;
 
 /// How many messages a consumer may have unsettled unless it says otherwise: enough that a fast consumer never
@@ -100,13 +100,7 @@ impl ConsumerBuilder {
         };
         let lease = Lease { shared: self.shared.clone(), channel: *channel, closes: true };
         // From here on a drop, as of a cancelled `open`, stops the consumer.
-        let consumer = Consumer {
-            subscription,
-            lease: Arc::new(lease),
-            _handle: self.handle,
-            batch: VecDeque::new(),
-            taken: 0,
-        };
+        let consumer = Consumer { subscription, lease: Arc::new(lease), _handle: self.handle };
         consumer.subscription.wait_started().await?;
         Ok(consumer)
     }
@@ -123,10 +117,6 @@ pub struct Consumer {
     lease: Arc<Lease>,
     /// Keeps the connection open.
     _handle: Option<Arc<Handle>>,
-    /// Taken from the inbox in one go, so that its lock is taken once a batch.
-    batch: VecDeque<RawDelivery>,
-    /// Without acknowledgements: messages that were handed out and not granted anew.
-    taken: u32,
 }
 
 impl Consumer {
@@ -149,41 +139,24 @@ impl Consumer {
         &self.subscription.options.queue
     }
 
-    fn poll(&mut self, context: &Context<'_>) -> Poll<Option<Result<Delivery, ConsumeError>>> {
-        loop {
-            while let Some(raw) = self.batch.pop_front() {
-                if !self.subscription.is_stale(&raw) {
-                    return Poll::Ready(Some(Ok(self.hand_out(raw))));
-                }
-            }
-            match self.subscription.poll_batch(&mut self.batch, context) {
-                Poll::Ready(Some(Ok(()))) => {}
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
-                Poll::Ready(None) => return Poll::Ready(None),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
+    fn poll(&self, context: &Context<'_>) -> Poll<Option<Result<Delivery, ConsumeError>>> {
+        self.subscription.poll_next(context).map_ok(|taken| self.hand_out(taken))
     }
 
-    fn hand_out(&mut self, raw: RawDelivery) -> Delivery {
-        let no_ack = self.subscription.options.no_ack;
-        if no_ack {
-            self.taken += 1;
-            // Half of the room at a time: a frame for each message would cost more than the message.
-            if self.taken >= self.subscription.options.prefetch_max.div_ceil(2) {
-                let messages = std::mem::take(&mut self.taken);
-                let credit = Credit { consumer: CONSUMER, messages };
-                self.lease.shared.outbox.credit(self.subscription.channel, credit);
-            }
+    fn hand_out(&self, taken: Taken) -> Delivery {
+        let Taken { delivery, grant } = taken;
+        if grant > 0 {
+            let credit = Credit { consumer: CONSUMER, messages: grant };
+            self.lease.shared.outbox.credit(self.subscription.channel, credit);
         }
-        Delivery::new(raw, self.lease.clone(), no_ack)
+        Delivery::new(delivery, self.lease.clone(), self.subscription.options.no_ack)
     }
 }
 
 impl Stream for Consumer {
     type Item = Result<Delivery, ConsumeError>;
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.poll(context)
     }
 }
@@ -192,11 +165,6 @@ impl Drop for Consumer {
     fn drop(&mut self) {
         let shared = &self.lease.shared;
         shared.stop_consumer(&self.subscription);
-        if !self.subscription.options.no_ack {
-            for raw in self.batch.drain(..) {
-                shared.outbox.settle(self.subscription.address(), raw.incarnation, raw.tag, Verb::Release);
-            }
-        }
         let queue = self.subscription.options.queue.lock().clone();
         let used = shared.channels.owners().iter().any(|owner| {
             matches!(owner, Owner::Consumer(other)
@@ -217,18 +185,12 @@ impl std::fmt::Debug for Consumer {
 impl Shared {
     /// Stops a consumer and releases what it has not taken. Nobody waits for the answer.
     pub(crate) fn stop_consumer(&self, subscription: &Subscription) {
-        let was_over = subscription.is_over();
-        let incarnation = subscription.incarnation();
-        let tags = subscription.stop();
-        if !was_over {
+        let (left, was_running) = subscription.stop();
+        if was_running {
             let channel = subscription.channel;
             drop(self.begin(channel, |request| Cancel { request, consumer: CONSUMER }.into()));
         }
-        if !subscription.options.no_ack {
-            for tag in tags {
-                self.outbox.settle(subscription.address(), incarnation, tag, Verb::Release);
-            }
-        }
+        release(self, subscription, left.into_iter());
     }
 }
 

@@ -9,10 +9,10 @@ use leveret_protocol::{ControlError, DeathHistory, Properties, Verb};
 use serde::de::DeserializeOwned;
 
 use crate::connection::Shared;
+use crate::connection::subscription::RawDelivery;
 use crate::error::{BodyError, Interruption, ReplyError, SettleError};
 use crate::message::Message;
 use crate::receipt::Confirmed;
-use crate::subscription::RawDelivery;
 
 /// A message, on loan: settle it with [`ack`](Self::ack), [`requeue`](Self::requeue), [`release`](Self::release)
 /// or [`reject`](Self::reject).
@@ -79,10 +79,10 @@ impl Delivery {
     }
 
     /// What happened to it in other queues before it came here, if it is a dead letter.
-    pub fn deaths(&self) -> Result<Option<DeathHistory>, BodyError> {
+    pub fn deaths(&self) -> Result<Option<DeathHistory>, ControlError> {
         match self.raw.fields().deaths {
             [] => Ok(None),
-            deaths => Ok(Some(rmp_serde::from_slice(deaths)?)),
+            deaths => DeathHistory::decode(deaths).map(Some),
         }
     }
 

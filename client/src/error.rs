@@ -232,7 +232,7 @@ pub enum PublishError {
         message: Box<Message>,
     },
     /// The broker did not take it, or not all of its queues did.
-    #[error("the broker refused the message with code {code}")]
+    #[error("the broker refused the message: {} (code {code})", describe(*.code))]
     Refused {
         /// Why.
         code: ReplyCode,
@@ -313,6 +313,18 @@ impl PublishError {
             | Self::Invalid { message, .. }
             | Self::NotSent { message, .. } => *message,
         }
+    }
+}
+
+/// A confirm carries only a code, so the sentence is made here.
+fn describe(code: ReplyCode) -> &'static str {
+    match code {
+        ReplyCode::NotFound => "there is no such exchange",
+        ReplyCode::AccessRefused => "this user may not publish there, or nobody may",
+        ReplyCode::ResourceError => "a queue is full, or the broker is out of room",
+        ReplyCode::ContentTooLarge => "it is larger than a queue or the broker takes",
+        ReplyCode::InternalError => "the broker failed, and its log says more",
+        _ => "see the code",
     }
 }
 

@@ -53,10 +53,8 @@ mod receipt;
 mod recovery;
 mod request;
 mod state;
-mod subscription;
 mod topology;
 mod uri;
-mod window;
 
 pub use builder::ClientBuilder;
 pub use client::{Client, Declare, DeleteIf};
@@ -66,8 +64,10 @@ pub use error::{
     BodyError, CloseError, ConnectError, ConnectionLost, ConsumeError, DeclareError, Interruption,
     InvalidMessage, OpenError, ProtocolError, PublishError, Refusal, ReplyError, RequestError, SettleError,
 };
+pub use leveret_protocol::sasl::SaslError;
 pub use leveret_protocol::{
-    Death, DeathHistory, DeathReason, DeathSummary, NameError, Properties, ReplyCode, Table, Value,
+    ControlError, DataError, Death, DeathHistory, DeathReason, DeathSummary, FrameTooLarge, NameError,
+    OpeningError, Properties, ReplyCode, Table, Value,
 };
 pub use message::Message;
 pub use publisher::{

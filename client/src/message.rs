@@ -119,7 +119,7 @@ impl Message {
 
     /// All properties at once; replaces those that were set before.
     #[must_use]
-    pub fn properties(self, all: Properties) -> Self {
+    pub fn with_properties(self, all: Properties) -> Self {
         self.with(|properties| *properties = all)
     }
 
@@ -161,7 +161,7 @@ impl Message {
     }
 
     /// What is said about the body.
-    pub fn read_properties(&self) -> &Properties {
+    pub fn properties(&self) -> &Properties {
         self.details.as_ref().map_or(&NO_PROPERTIES, |details| &details.properties)
     }
 

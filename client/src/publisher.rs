@@ -7,10 +7,10 @@ use leveret_protocol::ExchangeName;
 use crate::client::Handle;
 use crate::connection::Shared;
 use crate::connection::channels::Owner;
+use crate::connection::window::{Window, WindowOptions};
 use crate::error::{Interruption, OpenError, PublishError};
 use crate::message::Message;
 use crate::receipt::{Confirmed, Receipt};
-use crate::window::{Window, WindowOptions};
 
 /// How many messages a publisher may have in flight unless it says otherwise: enough to keep a broker busy
 /// through one sync of its disk at some 500,000 messages a second, and little enough to be sent again.

@@ -4,8 +4,8 @@ use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
 
+use crate::connection::window::Window;
 use crate::error::PublishError;
-use crate::window::Window;
 
 /// What the broker says about a message that it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

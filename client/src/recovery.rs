@@ -7,10 +7,10 @@ use leveret_protocol::{Control, Done, OpenChannel};
 
 use crate::connection::Shared;
 use crate::connection::channels::{CONTROL, Owner};
+use crate::connection::subscription::Subscription;
+use crate::connection::window::{Ended, Window};
 use crate::error::{ConnectionLost, ConsumeError, Refusal, RequestFailure};
-use crate::subscription::Subscription;
 use crate::topology::{CheckedBinding, RecordedQueue};
-use crate::window::{Ended, Window};
 
 /// How many definitions are replayed before their answers are awaited.
 const REPLAY_BATCH: usize = 256;
@@ -153,7 +153,8 @@ async fn open(shared: &Arc<Shared>, channel: u16, attempt: u32) -> Result<Option
         Err(RequestFailure::Refused(refusal)) => refusal,
         Err(failure) => return Err(failure),
     };
-    if shared.options.recovery.is_on() && refusal.is_retryable() && attempt < RETRIES_MAX {
+    let passes = refusal.is_retryable() || owner.may_be_blocked_by_itself(&refusal);
+    if shared.options.recovery.is_on() && passes && attempt < RETRIES_MAX {
         return Ok(Some(Retry { channel, attempt: attempt + 1 }));
     }
     match owner {

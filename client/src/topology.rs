@@ -344,7 +344,7 @@ impl CheckedBinding {
 }
 
 /// A queue that is there.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct DeclaredQueue {
     name: SharedName,
     messages: u64,
@@ -369,6 +369,16 @@ impl DeclaredQueue {
     /// How many consumers it had when it was declared.
     pub fn consumers(&self) -> u32 {
         self.consumers
+    }
+}
+
+impl std::fmt::Debug for DeclaredQueue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeclaredQueue")
+            .field("name", &self.name())
+            .field("messages", &self.messages)
+            .field("consumers", &self.consumers)
+            .finish()
     }
 }
 

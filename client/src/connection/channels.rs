@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use leveret_protocol::ReplyCode;
 use parking_lot::Mutex;
 
-use crate::subscription::Subscription;
-use crate::window::Window;
+use super::subscription::Subscription;
+use super::window::Window;
+use crate::error::Refusal;
 
 /// The channel for everything that is not a publisher's or a consumer's. Requests that fail on it do not close it.
 pub(crate) const CONTROL: u16 = 1;
@@ -153,6 +155,17 @@ impl Owner {
     }
 }
 
+impl Owner {
+    /// Whether it ran before, and is refused because somebody has the queue to himself: until the broker notices
+    /// the loss, that is the consumer's own former self.
+    pub(crate) fn may_be_blocked_by_itself(&self, refusal: &Refusal) -> bool {
+        match self {
+            Self::Publisher(_) => false,
+            Self::Consumer(subscription) => refusal.code == ReplyCode::NotAllowed && subscription.has_run(),
+        }
+    }
+}
+
 fn index(channel: u16) -> Option<usize> {
     channel.checked_sub(CONTROL + 1).map(usize::from)
 }
@@ -160,7 +173,7 @@ fn index(channel: u16) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::window::WindowOptions;
+    use crate::connection::window::WindowOptions;
 
     fn publisher(channel: u16) -> Owner {
         let options = WindowOptions { in_flight_max: 1, persistent: true, mandatory: true, confirms: true };

@@ -12,9 +12,9 @@ use super::Shared;
 use super::channels::{CONTROL, Owner};
 use super::gets::Awaited;
 use super::requests::Waiting;
+use super::subscription::{CONSUMER, RawDelivery, Subscription};
+use super::window::{Ended, Window};
 use crate::error::{ConnectionLost, ConsumeError, Interruption, ProtocolError, Refusal, RequestFailure};
-use crate::subscription::{CONSUMER, RawDelivery, Subscription};
-use crate::window::{Ended, Window};
 
 /// Whether the connection goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,6 @@ pub(crate) struct Dispatcher {
     /// Whose channel the last frame was on: frames of one channel come in runs.
     last: Option<(u16, Owner)>,
     deliveries: Vec<RawDelivery>,
-    incarnation: u64,
     wakers: Vec<Waker>,
     /// A get was answered with "found", so that its message comes next.
     awaited: Option<Awaited>,
@@ -39,7 +38,7 @@ pub(crate) struct Dispatcher {
 
 impl Dispatcher {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, last: None, deliveries: Vec::new(), incarnation: 0, wakers: Vec::new(), awaited: None }
+        Self { shared, last: None, deliveries: Vec::new(), wakers: Vec::new(), awaited: None }
     }
 
     /// Takes one frame.
@@ -73,7 +72,7 @@ impl Dispatcher {
 
     fn deliver(&mut self, frame: Frame) -> Result<(), ConnectionLost> {
         let channel = frame.channel;
-        let mut delivery = RawDelivery::read(frame).map_err(ProtocolError::from)?;
+        let delivery = RawDelivery::read(frame).map_err(ProtocolError::from)?;
         if channel == CONTROL {
             return match self.awaited.take() {
                 Some(awaited) if awaited.consumer() == delivery.consumer => {
@@ -87,13 +86,9 @@ impl Dispatcher {
         if !same {
             self.hand_over()?;
             self.last = self.shared.channels.owner(channel).map(|owner| (channel, owner));
-            if let Some((_, Owner::Consumer(subscription))) = &self.last {
-                self.incarnation = subscription.incarnation();
-            }
         }
         match &self.last {
             Some((_, Owner::Consumer(_))) if delivery.consumer == CONSUMER => {
-                delivery.incarnation = self.incarnation;
                 self.deliveries.push(delivery);
                 Ok(())
             }
@@ -197,9 +192,11 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// A publisher is opened again, because each of its messages is a new attempt of the application.
+    /// A publisher is opened again, because each of its messages is a new attempt of the application. One without
+    /// confirms is so only if the reason passes: its end is all that the application gets to see.
     fn publisher_closed(&self, window: &Window, refusal: Refusal) {
-        if self.shared.options.recovery.is_on() && !self.shared.is_closing() {
+        let passes = window.options.confirms || refusal.is_retryable();
+        if passes && self.shared.options.recovery.is_on() && !self.shared.is_closing() {
             window.interrupt(&Interruption::Channel(refusal));
             self.shared.open_later(window.channel);
         } else {
@@ -235,6 +232,9 @@ pub(crate) fn release(
     subscription: &Subscription,
     deliveries: impl Iterator<Item = RawDelivery>,
 ) {
+    if subscription.options.no_ack {
+        return;
+    }
     for delivery in deliveries {
         shared.outbox.settle(subscription.address(), delivery.incarnation, delivery.tag, Verb::Release);
     }

@@ -10,9 +10,9 @@ use tokio::sync::oneshot;
 use super::Shared;
 use super::channels::CONTROL;
 use super::requests::Waiting;
+use super::subscription::RawDelivery;
 use crate::delivery::{Delivery, Lease};
 use crate::error::{Interruption, RequestFailure};
-use crate::subscription::RawDelivery;
 
 /// How many queues keep their number on the control channel. Beyond it, those go that have no delivery out.
 const GET_QUEUES_MAX: usize = 1024;

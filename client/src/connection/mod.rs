@@ -3,13 +3,15 @@
 //! [`driver`] owns the socket; everybody else meets it here, in [`Shared`].
 
 pub(crate) mod channels;
-mod dispatch;
+pub(crate) mod dispatch;
 pub(crate) mod driver;
 mod gets;
 pub(crate) mod handshake;
 pub(crate) mod outbox;
 mod requests;
 mod settles;
+pub(crate) mod subscription;
+pub(crate) mod window;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,6 +25,8 @@ use self::channels::{Channels, NoChannelLeft, Owner};
 use self::gets::Gets;
 use self::outbox::Outbox;
 use self::requests::{Requests, Waiting};
+use self::subscription::CONSUMER;
+use self::window::Ended;
 use crate::builder::Options;
 use crate::delivery::Delivery;
 use crate::error::{
@@ -31,9 +35,7 @@ use crate::error::{
 use crate::publisher::Publisher;
 use crate::request::Replies;
 use crate::state::ConnectionState;
-use crate::subscription::CONSUMER;
 use crate::topology::Topology;
-use crate::window::Ended;
 
 /// What the handles of a client, its driver and its recovery share.
 pub(crate) struct Shared {

@@ -1,7 +1,9 @@
 //! What waits to be written: frames, and settles that are still to become frames.
 
 use bytes::BytesMut;
-use leveret_protocol::{Control, Credit, FRAME_BYTES_BEFORE_OPEN, HEADER_BYTES, PublishParts, Ranges, Verb};
+use leveret_protocol::{
+    Control, Credit, FRAME_BYTES_BEFORE_OPEN, HEADER_BYTES, METADATA_BYTES_MAX, PublishParts, Ranges, Verb,
+};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, oneshot};
@@ -110,9 +112,10 @@ impl Outbox {
             let start = pending.frames.len();
             control.encode(channel, &mut pending.frames)?;
             let size = pending.frames.len() - start - HEADER_BYTES;
-            if size > pending.frame_bytes_max {
+            let limit = pending.frame_bytes_max.min(METADATA_BYTES_MAX);
+            if size > limit {
                 pending.frames.truncate(start);
-                return Err(ControlFailure::TooLarge { size, limit: pending.frame_bytes_max });
+                return Err(ControlFailure::TooLarge { size, limit });
             }
             Ok(())
         })

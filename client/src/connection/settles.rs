@@ -62,10 +62,8 @@ impl Settles {
         self.releases.push(tag);
     }
 
-    /// Rejections with the same note share a frame; the note is cut to what a frame can carry.
-    pub(crate) fn reject(&mut self, tag: u64, mut note: String) {
-        let end = (0..=NOTE_BYTES_MAX.min(note.len())).rev().find(|end| note.is_char_boundary(*end));
-        note.truncate(end.unwrap_or_default());
+    /// Rejections with the same note share a frame.
+    pub(crate) fn reject(&mut self, tag: u64, note: String) {
         let note = Some(note).filter(|note| !note.is_empty());
         match self.rejects.last_mut() {
             Some((last, ranges)) if *last == note => ranges.push(tag),
