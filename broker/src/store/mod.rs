@@ -9,6 +9,9 @@ mod pins;
 mod record;
 mod recovery;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

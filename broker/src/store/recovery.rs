@@ -104,6 +104,12 @@ impl Replay {
         Ok(())
     }
 
+    /// How many messages it holds.
+    #[cfg(test)]
+    pub(super) fn messages_held(&self) -> usize {
+        self.messages.len()
+    }
+
     /// What is alive at the end. Definitions before `definitions_from` are in the checkpoint.
     pub fn finish(self, definitions_from: Position) -> Recovered {
         let behind = self.definitions.into_iter().filter(|(position, _)| *position >= definitions_from);

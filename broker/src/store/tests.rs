@@ -1,0 +1,176 @@
+//! Replays: what the journal says is what the queues get back. And the records' bytes, which must not change.
+
+use std::sync::Arc;
+
+use leveret_journal::{Position, Record};
+use leveret_protocol::{Death, DeathHistory, DeathReason, ExchangeName, QueueName, RoutingKey};
+
+use super::record::{self, kind};
+use super::{Batch, Message, Pins, QueueId, Replay, Seq};
+
+const A: QueueId = QueueId(1);
+const B: QueueId = QueueId(2);
+
+/// A journal in memory: what was written, and a replay of it.
+#[derive(Default)]
+struct Log {
+    records: Vec<(u8, Vec<u8>)>,
+}
+
+impl Log {
+    /// Writes a message for this many queues; gives its position.
+    fn message(&mut self, body: &'static str, queues: u32) -> Position {
+        let message = Message { body: body.into(), persistent: true, ..Message::default() };
+        let mut payload = Vec::new();
+        record::encode_message_head(&message, queues, &mut payload);
+        payload.extend_from_slice(body.as_bytes());
+        self.records.push((kind::MESSAGE, payload));
+        position(self.records.len())
+    }
+
+    fn write(&mut self, write: impl FnOnce(&mut Batch)) {
+        let mut batch = Batch::default();
+        write(&mut batch);
+        let mut rest = batch.bytes.as_slice();
+        for (kind, length) in batch.records {
+            let (payload, behind) = rest.split_at(length);
+            self.records.push((kind, payload.to_vec()));
+            rest = behind;
+        }
+    }
+
+    fn replay(&self) -> Replay {
+        let mut replay = Replay::new(Arc::new(Pins::new(1 << 20)));
+        for (index, (kind, payload)) in self.records.iter().enumerate() {
+            let record = Record { position: position(index + 1), kind: *kind, payload };
+            replay.apply(&record).unwrap();
+        }
+        replay
+    }
+
+    /// The bodies that a queue gets back, in order, with their failed deliveries.
+    fn queue(&self, queue: QueueId) -> Vec<(String, Option<u32>)> {
+        let mut recovered = self.replay().finish(Position::default());
+        let messages = recovered.queues.remove(&queue).unwrap_or_default().messages;
+        let text = |body: &[u8]| String::from_utf8(body.to_vec()).unwrap();
+        messages.into_values().map(|restored| (text(&restored.message.body), restored.returned)).collect()
+    }
+}
+
+fn position(index: usize) -> Position {
+    Position(index as u64 * 64)
+}
+
+#[test]
+fn a_message_stays_in_a_queue_that_takes_it_after_another_one_has_settled_it() {
+    let mut log = Log::default();
+    let both = log.message("both", 2);
+    log.write(|batch| batch.enqueue(A, Seq(0), 5, &[both]));
+    log.write(|batch| batch.gone(A, &mut [Seq(0)]));
+    log.write(|batch| batch.enqueue(B, Seq(7), 6, &[both]));
+    assert_eq!(log.queue(A), []);
+    assert_eq!(log.queue(B), [("both".to_owned(), None)]);
+}
+
+#[test]
+fn a_replay_keeps_no_message_that_every_queue_has_settled_or_declined() {
+    let mut log = Log::default();
+    for _ in 0..3 {
+        let message = log.message("gone", 3);
+        log.write(|batch| {
+            batch.enqueue(A, Seq(0), 5, &[message]);
+            batch.declined(&[message]);
+            batch.enqueue(B, Seq(0), 5, &[message]);
+        });
+        log.write(|batch| batch.gone(A, &mut [Seq(0)]));
+        log.write(|batch| batch.gone(B, &mut [Seq(0)]));
+    }
+    assert_eq!(log.replay().messages_held(), 0);
+}
+
+#[test]
+fn settled_ranges_leave_what_is_between_them_and_returns_are_remembered() {
+    let mut log = Log::default();
+    let positions: Vec<Position> = ["0", "1", "2", "3", "4"].map(|body| log.message(body, 1)).into();
+    log.write(|batch| batch.enqueue(A, Seq(10), 5, &positions));
+    log.write(|batch| batch.gone(A, &mut [Seq(14), Seq(10), Seq(12)]));
+    log.write(|batch| batch.returned(A, &mut [(Seq(13), 2)]));
+    assert_eq!(log.queue(A), [("1".to_owned(), None), ("3".to_owned(), Some(2))]);
+    let recovered = log.replay().finish(Position::default());
+    assert_eq!(recovered.queues[&A].next, Seq(15), "places are not used again");
+}
+
+#[test]
+fn an_enqueue_of_a_reclaimed_message_is_settled_and_one_of_a_missing_message_is_damage() {
+    let mut log = Log::default();
+    log.message("first", 1);
+    log.write(|batch| batch.enqueue(A, Seq(0), 5, &[Position(8)]));
+    assert_eq!(log.queue(A), [], "it lies before the journal's first record");
+
+    let mut replay = log.replay();
+    let mut batch = Batch::default();
+    batch.enqueue(A, Seq(1), 5, &[Position(100)]);
+    let record = Record { position: position(9), kind: kind::ENQUEUE, payload: &batch.bytes };
+    assert!(replay.apply(&record).is_err());
+}
+
+#[test]
+fn definitions_before_the_checkpoint_are_not_replayed() {
+    let mut log = Log::default();
+    log.write(|batch| batch.definition(b"old"));
+    log.write(|batch| batch.definition(b"new"));
+    let recovered = log.replay().finish(position(2));
+    assert_eq!(recovered.definitions, [b"new"]);
+}
+
+#[test]
+fn a_record_of_an_unknown_kind_is_refused() {
+    let record = Record { position: position(1), kind: 77, payload: &[] };
+    assert!(Replay::new(Arc::new(Pins::new(1))).apply(&record).is_err());
+}
+
+/// The bytes on disk. A change here needs a new kind of record, or a new version of the format.
+#[test]
+fn records_have_the_bytes_that_they_always_had() {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join("");
+    let key = |key: &str| RoutingKey::new(key).unwrap();
+    let death = Death {
+        queue: QueueName::new("q").unwrap(),
+        reason: DeathReason::Rejected,
+        count: 1,
+        first_at_ms: 3,
+        exchange: ExchangeName::default(),
+        routing_keys: vec![key("k")],
+        original_ttl_ms: None,
+        note: None,
+    };
+    let message = Message {
+        exchange: ExchangeName::new("logs").unwrap(),
+        routing_key: key("a.b"),
+        cc: vec![key("c")],
+        bcc: vec![key("d")],
+        persistent: true,
+        priority: 4,
+        ttl_ms: Some(1000),
+        published_at_ms: 2,
+        deaths: Some(Box::new(DeathHistory::record(None, death))),
+        properties: b"pp".as_slice().into(),
+        ..Message::default()
+    };
+    let mut head = Vec::new();
+    record::encode_message_head(&message, 2, &mut head);
+    let mut batch = Batch::default();
+    batch.enqueue(A, Seq(9), 5, &[Position(64), Position(320), Position(128)]);
+    batch.gone(A, &mut [Seq(3), Seq(1), Seq(2), Seq(300)]);
+    batch.returned(A, &mut [(Seq(5), 1), (Seq(200), 2)]);
+    batch.declined(&[Position(64), Position(192)]);
+    let golden =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/store/tests/records.hex")).unwrap();
+    let kinds =
+        batch.records.iter().map(|(kind, length)| format!("{kind}:{length}")).collect::<Vec<_>>().join(" ");
+    let now = format!("message {}\nbatch {kinds}\n{}\n", hex(&head), hex(&batch.bytes));
+    assert_eq!(now, golden);
+    let mut payload = head.clone();
+    payload.extend_from_slice(b"pp");
+    assert_eq!(record::decode_message(Position(64), &payload).unwrap().0.deaths, message.deaths);
+}
