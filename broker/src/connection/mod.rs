@@ -79,6 +79,7 @@ struct Violation {
     closes: Closes,
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "it takes errors and texts, which end here")]
 impl Violation {
     /// One that ends the connection.
     fn of_connection(code: ReplyCode, text: impl ToString) -> Self {
