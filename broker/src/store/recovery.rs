@@ -84,7 +84,7 @@ impl Replay {
                 message.pin = self.pins.pin(record.position);
                 self.messages.insert(record.position, Waiting { message: Arc::new(message), queues });
             }
-            kind::ENQUEUE => self.enqueue(record::decode_enqueue(record.payload)?)?,
+            kind::ENQUEUE => self.enqueue(&record::decode_enqueue(record.payload)?)?,
             kind::GONE => {
                 let (queue, ranges) = record::decode_gone(record.payload)?;
                 self.gone(queue, &ranges);
@@ -116,7 +116,7 @@ impl Replay {
         Recovered { queues: self.queues, definitions: behind.map(|(_, payload)| payload).collect() }
     }
 
-    fn enqueue(&mut self, enqueue: record::Enqueue) -> Result<(), RecordError> {
+    fn enqueue(&mut self, enqueue: &record::Enqueue) -> Result<(), RecordError> {
         let queue = self.queues.entry(enqueue.queue).or_default();
         for (seq, position) in (enqueue.first.0..).zip(&enqueue.positions) {
             queue.next = queue.next.max(Seq(seq + 1));

@@ -129,10 +129,13 @@ fn a_record_of_an_unknown_kind_is_refused() {
     assert!(Replay::new(Arc::new(Pins::new(1))).apply(&record).is_err());
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
 /// The bytes on disk. A change here needs a new kind of record, or a new version of the format.
 #[test]
 fn records_have_the_bytes_that_they_always_had() {
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join("");
     let key = |key: &str| RoutingKey::new(key).unwrap();
     let death = Death {
         queue: QueueName::new("q").unwrap(),

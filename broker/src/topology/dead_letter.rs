@@ -13,11 +13,11 @@ use crate::store::{Batch, Message, Pin};
 impl Vhost {
     /// Carries a message on. Whatever becomes of it, its place in the queue that gave it up is settled: in one
     /// journal record with its new place, so that a crash leaves it in exactly one of the two.
-    pub(super) fn dead_letter(self: &Arc<Self>, from: &Arc<Queue>, dead: Dead, work: &mut Work) {
+    pub(super) fn dead_letter(self: &Arc<Self>, from: &Arc<Queue>, dead: &Dead, work: &mut Work) {
         let origin = dead.seq.filter(|_| from.settings.durable && dead.message.position.is_some());
         let origin = origin.map(|seq| (from.id, seq));
         let targets =
-            from.settings.dead_letter.as_ref().and_then(|letter| self.letter(from, letter, &dead, work));
+            from.settings.dead_letter.as_ref().and_then(|letter| self.letter(from, letter, dead, work));
         if let Some((mut message, resolved)) = targets {
             let durable = resolved.queues.iter().filter(|queue| queue.settings.durable).count() as u32;
             let written = if message.persistent && durable > 0 {

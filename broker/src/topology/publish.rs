@@ -110,7 +110,7 @@ impl Vhost {
                 self.remove_deleted(&aftermath.queue, reason);
             }
             for dead in aftermath.dead {
-                self.dead_letter(&aftermath.queue, dead, work);
+                self.dead_letter(&aftermath.queue, &dead, work);
             }
         }
     }
