@@ -1,0 +1,45 @@
+//! Brokers for the length of a test.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use leveret_broker::Broker;
+use leveret_broker::config::Config;
+
+/// Longer than anything may take on a busy machine; whoever waits for longer reports a broken promise.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A configuration for many brokers at once: small files, small messages, otherwise the defaults.
+pub fn config() -> Config {
+    let mut config = Config::default();
+    config.limits.message_bytes_max = 1 << 20;
+    config.journal.segment_bytes = 4 << 20;
+    config.journal.staged_bytes_max = 4 << 20;
+    config
+}
+
+/// A broker whose data goes with it.
+pub async fn broker() -> Broker {
+    broker_with(config()).await
+}
+
+/// As [`broker`], with a configuration.
+pub async fn broker_with(config: Config) -> Broker {
+    Broker::builder().config(config).temporary().start().await.expect("the broker starts")
+}
+
+/// A broker on a data directory that outlives it.
+pub async fn broker_at(data_dir: &Path) -> Broker {
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    let builder = Broker::builder().config(config()).data_dir(data_dir).listen([address]);
+    builder.start().await.expect("the broker starts")
+}
+
+/// Waits for what must happen; `what` says what that is, for the failure.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what} did not happen within {} s", PATIENCE.as_secs()),
+    }
+}
