@@ -119,9 +119,12 @@ impl Channel {
         }
     }
 
-    fn check_number(&self, number: u32) -> Result<(), ChannelError> {
-        if self.held.contains_key(&number) {
-            return Err(ChannelError::ConsumerInUse { consumer: number });
+    fn check_number(&mut self, number: u32) -> Result<(), ChannelError> {
+        match self.held.get(&number) {
+            // A queue that was deleted took its consumers along, and the client was told.
+            Some(held) if held.queue.is_gone() => drop(self.held.remove(&number)),
+            Some(_) => return Err(ChannelError::ConsumerInUse { consumer: number }),
+            None => {}
         }
         if self.held.len() >= self.consumers_max {
             return Err(ChannelError::TooManyConsumers { max: self.consumers_max });

@@ -353,6 +353,11 @@ impl Queue {
         Ok(counts)
     }
 
+    /// Whether it has been deleted, with all that was held of it.
+    pub fn is_gone(&self) -> bool {
+        self.inner.lock().gone
+    }
+
     /// How much is in it.
     pub fn counts(&self) -> Counts {
         self.inner.lock().counts()

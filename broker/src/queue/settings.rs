@@ -92,7 +92,7 @@ pub enum ArgumentError {
     "inequivalent arg '{argument}' for queue '{queue}' in vhost '{vhost}': received {received} but current is {current}"
 )]
 pub struct Inequivalent {
-    /// What differs: `durable`, `auto_delete` or the argument.
+    /// What differs: `exclusive`, `durable`, `auto_delete` or the argument.
     pub argument: &'static str,
     /// The queue's name.
     pub queue: String,
@@ -160,11 +160,10 @@ impl Settings {
         })
     }
 
-    /// Whether a declaration that asks for `asked` may have this queue, in RabbitMQ's order: `durable`,
+    /// Whether a declaration that asks for `asked` may have this queue, in RabbitMQ's order: `exclusive`, `durable`,
     /// `auto_delete`, then the known arguments. Present and absent differ, except for `x-queue-type: classic`.
     ///
-    /// Exclusiveness comes first but is not a matter of equality: an exclusive queue is locked (405) for every
-    /// connection but its own, which is for the caller to check.
+    /// That an exclusive queue is locked (405) for every connection but its own is for the caller to check before.
     pub fn check_equivalent(&self, asked: &Self, queue: &str, vhost: &str) -> Result<(), Inequivalent> {
         let differ = |argument: &'static str, received: String, current: String| {
             Err(Inequivalent {
@@ -175,8 +174,12 @@ impl Settings {
                 current,
             })
         };
-        let flags =
-            [("durable", asked.durable, self.durable), ("auto_delete", asked.auto_delete, self.auto_delete)];
+        let flags = [
+            // Whoever asks for a queue of its own must not get one that others use.
+            ("exclusive", asked.exclusive, self.exclusive),
+            ("durable", asked.durable, self.durable),
+            ("auto_delete", asked.auto_delete, self.auto_delete),
+        ];
         for (flag, received, current) in flags {
             if received != current {
                 return differ(flag, format!("'{received}'"), format!("'{current}'"));
