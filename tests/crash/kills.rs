@@ -1,0 +1,121 @@
+//! `kill -9` under load, again and again.
+
+use std::fmt;
+use std::time::Duration;
+
+use leveret_client::Client;
+use tokio::time::Instant;
+
+use crate::checker::{Verdict, check};
+use crate::fleet::Fleet;
+use crate::history::Entry;
+use crate::model;
+use crate::random::Random;
+use crate::server::{Server, free_address, url};
+
+/// The longest time under load before a kill, in milliseconds.
+const LOAD_MS_MAX: u64 = 200;
+
+/// The longest time after the start of the process at which a kill hits the start itself, in milliseconds.
+const START_MS_MAX: u64 = 60;
+
+/// Clients that see nothing for so long are stuck.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a run came to.
+pub(crate) struct Report {
+    pub(crate) seed: u64,
+    pub(crate) kills: u32,
+    /// How many of the kills hit the start.
+    pub(crate) kills_at_start: u32,
+    pub(crate) orderly_stops: u32,
+    pub(crate) start_max: Duration,
+    pub(crate) drained: u64,
+    pub(crate) took: Duration,
+    pub(crate) history: Vec<Entry>,
+    pub(crate) verdict: Verdict,
+}
+
+/// Kills a broker under load so many times, and starts it again each time; then empties the queues, kills it once
+/// more, and judges.
+pub(crate) async fn run(seed: u64, kills: u32) -> Report {
+    let began = Instant::now();
+    let mut random = Random::new(seed);
+    let data_dir = tempfile::tempdir().unwrap();
+    let address = free_address();
+    let mut server = Server::start(data_dir.path(), address).await;
+    let setup = Client::connect(&url(address)).await.unwrap();
+    model::declare(&setup).await.unwrap();
+    setup.close().await.unwrap();
+    let (fleet, clients) = Fleet::launch(url(address), &mut random);
+    let (mut killed, mut kills_at_start, mut orderly_stops) = (0, 0, 0);
+    let mut start_max = Duration::ZERO;
+    while killed < kills {
+        let at_start = killed > 0 && random.below(6) == 0;
+        if at_start {
+            tokio::time::sleep(Duration::from_micros(random.below(START_MS_MAX * 1000))).await;
+        } else {
+            server.ready().await;
+            let seen = fleet.history.len();
+            let waiting = Instant::now();
+            while fleet.history.len() == seen {
+                assert!(waiting.elapsed() < PATIENCE, "the clients are stuck, seed {seed}");
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            tokio::time::sleep(Duration::from_micros(1000 + random.below(LOAD_MS_MAX * 1000))).await;
+        }
+        if random.below(6) == 0 {
+            let ended = server.terminate().await;
+            // Before it handles signals, and while it recovers, a stop may end it without ceremony.
+            let orderly = ended.code == Some(0) || at_start && matches!(ended.code, None | Some(143));
+            assert!(orderly, "SIGTERM, seed {seed}: {ended:?}");
+            orderly_stops += 1;
+        } else {
+            let ended = server.kill().await;
+            assert_eq!(ended.code, None, "it ended by itself, seed {seed}:\n{}", ended.log);
+            killed += 1;
+            kills_at_start += u32::from(at_start);
+        }
+        fleet.broker_ended().await;
+        let starting = Instant::now();
+        server = Server::spawn(data_dir.path(), address);
+        if random.below(4) != 0 {
+            server.ready().await;
+            start_max = start_max.max(starting.elapsed());
+        }
+    }
+    drop(clients);
+    server.kill().await;
+    fleet.broker_ended().await;
+    let server = Server::start(data_dir.path(), address).await;
+    let drained = fleet.drain().await;
+    server.kill().await;
+    fleet.broker_ended().await;
+    let server = Server::start(data_dir.path(), address).await;
+    fleet.look_for_leftovers().await;
+    let ended = server.terminate().await;
+    assert_eq!(ended.code, Some(0), "{}", ended.log);
+    let history = fleet.history.take();
+    let verdict = check(&history);
+    let kills = killed + 2;
+    let took = began.elapsed();
+    Report { seed, kills, kills_at_start, orderly_stops, start_max, drained, took, history, verdict }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "seed                 {} (LEVERET_SEED brings it back)", self.seed)?;
+        writeln!(
+            f,
+            "kill -9              {} ({} of them while it started), {} SIGTERM, in {:.1} s",
+            self.kills,
+            self.kills_at_start,
+            self.orderly_stops,
+            self.took.as_secs_f64()
+        )?;
+        writeln!(f, "longest start        {} ms", self.start_max.as_millis())?;
+        writeln!(f, "drained at the end   {}", self.drained)?;
+        writeln!(f, "{}", self.verdict.figures)?;
+        write!(f, "violations           {}", self.verdict.violations.len())
+    }
+}

@@ -1,0 +1,172 @@
+//! The real binary as a child process.
+
+use std::ffi::OsStr;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::{Duration, SystemTime};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// A broker that takes longer to start or to stop than this hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running `leveret`; killed when it is dropped.
+pub(crate) struct Server {
+    child: Child,
+    /// Its process, or that of what runs it.
+    pid: Pid,
+    log: Arc<Mutex<String>>,
+    listening: watch::Receiver<bool>,
+    reader: JoinHandle<()>,
+}
+
+/// How a server ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// The exit code; `None` if a signal killed it.
+    pub(crate) code: Option<i32>,
+    /// All that it logged.
+    pub(crate) log: String,
+}
+
+impl Server {
+    /// Starts the binary, and does not wait until it listens.
+    pub(crate) fn spawn(data_dir: &Path, address: SocketAddr) -> Self {
+        Self::spawn_under(&[], data_dir, address)
+    }
+
+    /// As [`Server::spawn`], run by another program such as `strace`.
+    pub(crate) fn spawn_under(runner: &[&OsStr], data_dir: &Path, address: SocketAddr) -> Self {
+        let mut line: Vec<&OsStr> = runner.to_vec();
+        line.push(BINARY.as_os_str());
+        let mut child = Command::new(line[0])
+            .args(&line[1..])
+            .args([OsStr::new("--data-dir"), data_dir.as_os_str()])
+            .args(["--listen", &address.to_string(), "--shutdown-timeout", "10s"])
+            // Small segments, so that a run goes through many of them, and gives the oldest back.
+            .args(["--journal-segment-bytes", "1MiB", "--limits-message-bytes-max", "256KiB"])
+            // What the one who runs the tests has set for a broker of theirs.
+            .env_remove("LEVERET_CONFIG")
+            .env_remove("LEVERET_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{} does not start: {error}", line[0].display()));
+        let pid = Pid::from_raw(child.id().unwrap() as i32).unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let (listens, listening) = watch::channel(false);
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let reader = tokio::spawn({
+            let log = log.clone();
+            async move {
+                while let Ok(Some(line)) = lines.next_line().await {
+                    if line.contains("listens on leveret://") {
+                        listens.send_replace(true);
+                    }
+                    let mut log = log.lock().unwrap();
+                    log.push_str(&line);
+                    log.push('\n');
+                }
+            }
+        });
+        Self { child, pid, log, listening, reader }
+    }
+
+    /// Starts the binary and waits until it listens.
+    pub(crate) async fn start(data_dir: &Path, address: SocketAddr) -> Self {
+        let mut server = Self::spawn(data_dir, address);
+        server.ready().await;
+        server
+    }
+
+    /// Waits until it listens.
+    pub(crate) async fn ready(&mut self) {
+        let listening = tokio::time::timeout(PATIENCE, self.listening.wait_for(|listens| *listens)).await;
+        let listens = listening.is_ok_and(|listens| listens.is_ok());
+        assert!(listens, "the broker does not start:\n{}", self.log.lock().unwrap());
+    }
+
+    /// `kill -9`.
+    pub(crate) async fn kill(self) -> Ended {
+        // It may have ended by itself, which its exit code then says.
+        let _ = kill_process(self.pid, Signal::KILL);
+        self.ended().await
+    }
+
+    /// SIGTERM.
+    pub(crate) async fn terminate(self) -> Ended {
+        let _ = kill_process(self.pid, Signal::TERM);
+        self.ended().await
+    }
+
+    /// Waits until it ends.
+    pub(crate) async fn ended(mut self) -> Ended {
+        let status = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        let status = status.unwrap_or_else(|_| panic!("the broker does not end:\n{}", self.log.lock().unwrap()));
+        self.reader.await.unwrap();
+        Ended { code: status.unwrap().code(), log: self.log.lock().unwrap().clone() }
+    }
+}
+
+/// An address that is free now, and that nobody gets by chance: it lies below the ports that the system gives to
+/// outgoing connections. One of those could otherwise take the port while the broker is down, or connect to itself.
+pub(crate) fn free_address() -> SocketAddr {
+    let first = 10_000 + (std::process::id() % 2_000) as u16 * 10;
+    (first..32_000)
+        .map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
+        .find(|address| !taken(*address) && TcpListener::bind(address).is_ok())
+        .unwrap()
+}
+
+/// Whether another test of this process has had it.
+fn taken(address: SocketAddr) -> bool {
+    static TAKEN: Mutex<Vec<SocketAddr>> = Mutex::new(Vec::new());
+    let mut taken = TAKEN.lock().unwrap();
+    let before = taken.contains(&address);
+    taken.push(address);
+    before
+}
+
+pub(crate) fn url(address: SocketAddr) -> String {
+    format!("leveret://guest:guest@{address}")
+}
+
+/// The binary of the profile that this test was built with. Cargo does not build the binaries of other packages for a
+/// test, so it is built here if it is not there, or is older than its sources and would be another program.
+static BINARY: LazyLock<PathBuf> = LazyLock::new(|| {
+    let test = std::env::current_exe().unwrap();
+    let folder = test.ancestors().nth(2).unwrap();
+    let binary = folder.join("leveret");
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let sources = ["broker/src", "journal/src", "protocol/src"].map(|sources| newest(&workspace.join(sources)));
+    let built = modified(&binary);
+    if built < sources.into_iter().max().flatten() || built.is_none() {
+        let profile = match folder.file_name().and_then(OsStr::to_str) {
+            Some("debug") | None => "dev",
+            Some(profile) => profile,
+        };
+        let built = std::process::Command::new(env!("CARGO"))
+            .args(["build", "-p", "leveret-broker", "--bin", "leveret", "--profile", profile])
+            .current_dir(workspace)
+            .status();
+        assert!(built.is_ok_and(|status| status.success()), "leveret cannot be built");
+    }
+    binary
+});
+
+fn newest(folder: &Path) -> Option<SystemTime> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.map(|path| if path.is_dir() { newest(&path) } else { modified(&path) }).max().flatten()
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    path.metadata().and_then(|metadata| metadata.modified()).ok()
+}
