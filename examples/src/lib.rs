@@ -1,1 +1,0 @@
-//! Nothing: the examples are beside this folder, one file each.
