@@ -146,6 +146,8 @@ impl Broker {
                 connections = self.tasks.len(),
                 "some connections did not end in time and are cut"
             );
+            self.context.cutting.cancel();
+            self.tasks.wait().await;
         }
         reclaim::checkpoint(&self.context.topology, &self.context.store, &self.checkpoint).await?;
         let store = Arc::clone(&self.context.store);
@@ -351,6 +353,7 @@ fn context(
         clock,
         limits,
         stopping: CancellationToken::new(),
+        cutting: CancellationToken::new(),
     })
 }
 

@@ -33,9 +33,9 @@ pub(crate) fn decode(body: &[u8]) -> Option<(Id, u8)> {
 
 /// FNV-1a, which has nothing in common with the checksum of the journal.
 fn checksum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xCBF2_9CE4_8422_2325, |sum, byte| {
-        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3)
-    })
+    bytes
+        .iter()
+        .fold(0xCBF2_9CE4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3))
 }
 
 #[test]

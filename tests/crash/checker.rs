@@ -211,7 +211,11 @@ impl Checker {
 
     fn outcome(&mut self, id: Id, outcome: Outcome) {
         let Some(published) = self.message(id) else {
-            return self.violation(Rule::Phantom, Some(id), "an outcome of what was not published".to_owned());
+            return self.violation(
+                Rule::Phantom,
+                Some(id),
+                "an outcome of what was not published".to_owned(),
+            );
         };
         let before = std::mem::replace(&mut published.outcome, outcome);
         if before != Outcome::Begun {
@@ -253,7 +257,9 @@ impl Checker {
         let again = match place.step {
             Step::Durable => "although its ack was on disk",
             Step::Acked if place.life == held.life => "in the life of the broker that was sent its ack",
-            Step::Rejected if place.life == held.life => "in the life of the broker that was sent its rejection",
+            Step::Rejected if place.life == held.life => {
+                "in the life of the broker that was sent its rejection"
+            }
             Step::Acked => {
                 let covered = self.acks_covered.get(&(place.acker, place.life)).copied().unwrap_or(0);
                 let age_us = self.down_at_us[place.life as usize].saturating_sub(place.acked_at_us);
@@ -318,9 +324,11 @@ impl Checker {
             let what = format!("{name} has it, and it was acked for good as a dead letter");
             self.violation(Rule::DeadLetter, Some(held.id), what);
         }
-        let last = self.message(held.id).and_then(|published| published.last.replace((held.life, held.queue)));
+        let last =
+            self.message(held.id).and_then(|published| published.last.replace((held.life, held.queue)));
         let Some((life, queue)) = last.filter(|(life, _)| *life == held.life) else { return };
-        let moved = places[usize::from(queue)].step == Step::Rejected && dead_letter(queue) == Some(held.queue);
+        let moved =
+            places[usize::from(queue)].step == Step::Rejected && dead_letter(queue) == Some(held.queue);
         if queue != held.queue && !moved {
             let what = format!("{name} has it, and so had {} in life {life}", QUEUES[usize::from(queue)]);
             self.violation(Rule::DeadLetter, Some(held.id), what);
@@ -370,7 +378,9 @@ impl Checker {
                 }
                 if message.outcome == Outcome::Confirmed {
                     let queues = ROUTES[usize::from(message.route)].queues;
-                    lost.extend(queues.iter().filter_map(|queue| message.lost(*queue)).map(|lost| (id, lost)));
+                    lost.extend(
+                        queues.iter().filter_map(|queue| message.lost(*queue)).map(|lost| (id, lost)),
+                    );
                 }
             }
         }
@@ -414,7 +424,10 @@ impl Verdict {
     pub(crate) fn explain(&self, history: &[Entry]) -> String {
         let mut text = format!("{} violations\n", self.violations.len());
         for violation in self.violations.iter().take(10) {
-            text += &format!("{:?} at {}: {:?}: {}\n", violation.rule, violation.at, violation.id, violation.what);
+            text += &format!(
+                "{:?} at {}: {:?}: {}\n",
+                violation.rule, violation.at, violation.id, violation.what
+            );
             let Some(id) = violation.id else { continue };
             for (at, entry) in history.iter().enumerate() {
                 if entry.event.id() == Some(id) || entry.event == Event::Down {

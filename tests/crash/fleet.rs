@@ -252,7 +252,11 @@ impl Fleet {
             }
             acks.join_all().await;
             drained += ready;
-            assert_eq!(client.check_queue(name).await.unwrap().messages(), 0, "{name} delivers less than it has");
+            assert_eq!(
+                client.check_queue(name).await.unwrap().messages(),
+                0,
+                "{name} delivers less than it has"
+            );
         }
         client.close().await.unwrap();
         drained

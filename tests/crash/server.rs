@@ -110,7 +110,8 @@ impl Server {
     /// Waits until it ends.
     pub(crate) async fn ended(mut self) -> Ended {
         let status = tokio::time::timeout(PATIENCE, self.child.wait()).await;
-        let status = status.unwrap_or_else(|_| panic!("the broker does not end:\n{}", self.log.lock().unwrap()));
+        let status =
+            status.unwrap_or_else(|_| panic!("the broker does not end:\n{}", self.log.lock().unwrap()));
         self.reader.await.unwrap();
         Ended { code: status.unwrap().code(), log: self.log.lock().unwrap().clone() }
     }
@@ -146,7 +147,8 @@ static BINARY: LazyLock<PathBuf> = LazyLock::new(|| {
     let folder = test.ancestors().nth(2).unwrap();
     let binary = folder.join("leveret");
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let sources = ["broker/src", "journal/src", "protocol/src"].map(|sources| newest(&workspace.join(sources)));
+    let sources =
+        ["broker/src", "journal/src", "protocol/src"].map(|sources| newest(&workspace.join(sources)));
     let built = modified(&binary);
     if built < sources.into_iter().max().flatten() || built.is_none() {
         let profile = match folder.file_name().and_then(OsStr::to_str) {

@@ -10,7 +10,8 @@ async fn a_rejected_message_is_dead_lettered_with_its_note_or_gone() {
     peer.queue("q", table! { "x-dead-letter-exchange" => "", "x-dead-letter-routing-key" => "dead" }).await;
     peer.queue("plain", table! {}).await;
     peer.queue("dead", table! {}).await;
-    peer.publish(Post { ttl_ms: Some(60_000), headers: table! { "kept" => 1 }, ..post("", "q", "bad") }).await;
+    peer.publish(Post { ttl_ms: Some(60_000), headers: table! { "kept" => 1 }, ..post("", "q", "bad") })
+        .await;
     let bad = peer.get("q").await.unwrap();
     peer.settle_range(bad.consumer, Verb::Reject, Some("no such customer"), (bad.tag, bad.tag)).await;
     let dead = peer.get("dead").await.unwrap();
@@ -47,7 +48,11 @@ async fn without_a_key_of_its_own_a_dead_letter_keeps_its_cc_keys_and_goes_by_it
         let dead = peer.pop(queue).await.unwrap();
         assert_eq!((dead.key.as_str(), dead.cc.as_slice()), ("q", &["cc".to_owned()][..]));
         let keys = &dead.deaths.unwrap().deaths[0].routing_keys;
-        assert_eq!(keys.iter().map(|key| key.as_str()).collect::<Vec<_>>(), ["q", "cc"], "never the hidden ones");
+        assert_eq!(
+            keys.iter().map(|key| key.as_str()).collect::<Vec<_>>(),
+            ["q", "cc"],
+            "never the hidden ones"
+        );
     }
 }
 
@@ -97,7 +102,8 @@ async fn a_cycle_without_a_rejection_ends() {
 async fn a_cycle_with_a_rejection_goes_on_and_counts() {
     let broker = broker().await;
     let mut peer = Peer::connect(&broker).await;
-    peer.queue("work", table! { "x-dead-letter-exchange" => "", "x-dead-letter-routing-key" => "wait" }).await;
+    peer.queue("work", table! { "x-dead-letter-exchange" => "", "x-dead-letter-routing-key" => "wait" })
+        .await;
     let wait = table! {
         "x-message-ttl" => 1, "x-dead-letter-exchange" => "", "x-dead-letter-routing-key" => "work",
     };
@@ -176,7 +182,9 @@ async fn the_default_delivery_limit_is_20_with_a_dead_letter_exchange_and_none_w
         peer.queue("q", arguments).await;
         peer.fill("q", &["x"]).await;
         let mut failed = 0;
-        while failed < 40 && let Some(received) = peer.get("q").await {
+        while failed < 40
+            && let Some(received) = peer.get("q").await
+        {
             peer.settle(&received, Verb::Requeue).await;
             failed += 1;
         }

@@ -104,12 +104,18 @@ async fn messages_of_higher_priority_come_first_strictly() {
     let mut peer = Peer::connect(&broker).await;
     peer.queue("q", table! { "x-max-priority" => 5 }).await;
     peer.queue("plain", table! {}).await;
-    for (body, priority) in [("none", None), ("3", Some(3)), ("200", Some(200)), ("0", Some(0)), ("5", Some(5))] {
+    for (body, priority) in
+        [("none", None), ("3", Some(3)), ("200", Some(200)), ("0", Some(0)), ("5", Some(5))]
+    {
         peer.publish(Post { priority, ..post("", "q", body) }).await;
         peer.publish(Post { priority, ..post("", "plain", body) }).await;
     }
     assert_eq!(peer.drain("q").await, ["200", "5", "3", "none", "0"], "above the maximum is the maximum");
-    assert_eq!(peer.drain("plain").await, ["none", "3", "200", "0", "5"], "without a maximum it means nothing");
+    assert_eq!(
+        peer.drain("plain").await,
+        ["none", "3", "200", "0", "5"],
+        "without a maximum it means nothing"
+    );
 }
 
 #[tokio::test]
@@ -165,7 +171,8 @@ async fn a_message_arrives_as_it_was_sent() {
     let broker = broker().await;
     let mut peer = Peer::connect(&broker).await;
     peer.queue("q", table! {}).await;
-    let headers = table! { "number" => 1, "float" => 1.5, "text" => "ä", "nothing" => leveret_protocol::Value::Null };
+    let headers =
+        table! { "number" => 1, "float" => 1.5, "text" => "ä", "nothing" => leveret_protocol::Value::Null };
     let sent = Post {
         persistent: true,
         priority: Some(7),
@@ -176,7 +183,10 @@ async fn a_message_arrives_as_it_was_sent() {
     peer.bind("amq.topic", "q", "#", table! {}).await;
     peer.publish(sent).await;
     let received = peer.pop("q").await.unwrap();
-    assert_eq!((received.exchange.as_str(), received.key.as_str(), received.body.as_str()), ("amq.topic", "a.b", "body"));
+    assert_eq!(
+        (received.exchange.as_str(), received.key.as_str(), received.body.as_str()),
+        ("amq.topic", "a.b", "body")
+    );
     assert_eq!((received.persistent, received.ttl_ms, received.redelivered), (true, Some(60_000), None));
     assert_eq!((received.headers, received.deaths), (headers, None));
 }

@@ -29,7 +29,10 @@ async fn the_byte_limit_counts_bodies() {
     let broker = broker().await;
     let mut peer = Peer::connect(&broker).await;
     peer.queue("q", table! { "x-max-length-bytes" => 10, "x-max-length" => 3 }).await;
-    let big = Post { headers: table! { "long" => "a header that is longer than ten bytes" }, ..post("", "q", "12345") };
+    let big = Post {
+        headers: table! { "long" => "a header that is longer than ten bytes" },
+        ..post("", "q", "12345")
+    };
     peer.publish(big.clone()).await;
     peer.publish(big).await;
     peer.fill("q", &["6"]).await;

@@ -22,14 +22,29 @@ async fn a_queue_is_redeclared_only_as_it_is() {
         changed
     };
     let cases: [(bool, Table, &str); 4] = [
-        (true, arguments.clone(), "inequivalent arg 'durable' for queue 'q' in vhost '/': received 'true' but current is 'false'"),
-        (false, with("x-max-length", 11.into()), "inequivalent arg 'x-max-length' for queue 'q' in vhost '/': received '11' but current is '10'"),
-        (false, with("x-message-ttl", 1.into()), "inequivalent arg 'x-message-ttl' for queue 'q' in vhost '/': received '1' but current is none"),
-        (false, table! { "x-max-length" => 10 }, "inequivalent arg 'x-overflow' for queue 'q' in vhost '/': received none but current is 'reject-publish'"),
+        (
+            true,
+            arguments.clone(),
+            "inequivalent arg 'durable' for queue 'q' in vhost '/': received 'true' but current is 'false'",
+        ),
+        (
+            false,
+            with("x-max-length", 11.into()),
+            "inequivalent arg 'x-max-length' for queue 'q' in vhost '/': received '11' but current is '10'",
+        ),
+        (
+            false,
+            with("x-message-ttl", 1.into()),
+            "inequivalent arg 'x-message-ttl' for queue 'q' in vhost '/': received '1' but current is none",
+        ),
+        (
+            false,
+            table! { "x-max-length" => 10 },
+            "inequivalent arg 'x-overflow' for queue 'q' in vhost '/': received none but current is 'reject-publish'",
+        ),
     ];
     for (durable, changed, expected) in cases {
-        let (code, text) =
-            peer.refused(|request| declare_queue(request, "q", durable, changed).into()).await;
+        let (code, text) = peer.refused(|request| declare_queue(request, "q", durable, changed).into()).await;
         assert_eq!((code, text.as_str()), (ReplyCode::PreconditionFailed, expected));
     }
     assert_eq!(peer.ready("q").await, 0, "and the channel is open still");
@@ -49,7 +64,9 @@ async fn integers_of_any_width_are_equal_and_floats_are_no_integers() {
     let broker = broker().await;
     let mut peer = Peer::connect(&broker).await;
     // `x-max-length` as 8, 16, 32 and 64 bits wide: MessagePack that an encoder other than ours may write.
-    for width in [&[0x0a][..], &[0xcc, 10], &[0xcd, 0, 10], &[0xd2, 0, 0, 0, 10], &[0xd3, 0, 0, 0, 0, 0, 0, 0, 10]] {
+    for width in
+        [&[0x0a][..], &[0xcc, 10], &[0xcd, 0, 10], &[0xd2, 0, 0, 0, 10], &[0xd3, 0, 0, 0, 0, 0, 0, 0, 10]]
+    {
         let request = peer.next_request();
         let mut payload = vec![0x83, 0xa7];
         payload.extend(b"request");
@@ -70,10 +87,16 @@ async fn an_argument_that_cannot_be_is_refused_with_what_would_be_right() {
     let broker = broker().await;
     let mut peer = Peer::connect(&broker).await;
     let cases = [
-        (table! { "x-message-ttl" => -1 }, "invalid arg 'x-message-ttl': it has to be a number of milliseconds from 0"),
+        (
+            table! { "x-message-ttl" => -1 },
+            "invalid arg 'x-message-ttl': it has to be a number of milliseconds from 0",
+        ),
         (table! { "x-expires" => 0 }, "invalid arg 'x-expires'"),
         (table! { "x-max-length" => "ten" }, "invalid arg 'x-max-length'"),
-        (table! { "x-max-priority" => 256 }, "invalid arg 'x-max-priority': it has to be a priority from 1 to 255"),
+        (
+            table! { "x-max-priority" => 256 },
+            "invalid arg 'x-max-priority': it has to be a priority from 1 to 255",
+        ),
         (table! { "x-overflow" => "drop-tail" }, "invalid arg 'x-overflow'"),
         (table! { "x-dead-letter-routing-key" => "k" }, "invalid arg 'x-dead-letter-routing-key'"),
         (table! { "x-single-active-consumer" => 1 }, "invalid arg 'x-single-active-consumer'"),
@@ -114,7 +137,9 @@ async fn an_exclusive_queue_is_locked_for_other_connections_and_goes_with_its_ow
         other.refused(|request| consume(request, "mine", 1).into()).await,
         other.refused(|request| PurgeQueue { request, queue: queue() }.into()).await,
         other
-            .refused(|request| DeleteQueue { request, queue: queue(), if_unused: false, if_empty: false }.into())
+            .refused(|request| {
+                DeleteQueue { request, queue: queue(), if_unused: false, if_empty: false }.into()
+            })
             .await,
     ] {
         assert_eq!(code, ReplyCode::ResourceLocked);

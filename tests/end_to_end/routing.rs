@@ -206,8 +206,9 @@ async fn cycles_of_exchanges_end_and_give_one_copy() {
 async fn publishing_where_one_must_not_is_refused_by_the_confirm_and_closes_nothing() {
     let broker = broker().await;
     let mut peer = Peer::connect(&broker).await;
-    let internal = |request| {
-        DeclareExchange { internal: true, ..declare_exchange(request, "inner", "fanout", false, table! {}) }
+    let internal = |request| DeclareExchange {
+        internal: true,
+        ..declare_exchange(request, "inner", "fanout", false, table! {})
     };
     peer.must(|request| internal(request).into()).await;
     assert_eq!(peer.publish(post("nowhere", "", "x")).await, Outcome::Refused(ReplyCode::NotFound));
@@ -290,8 +291,7 @@ async fn an_exchange_is_redeclared_only_as_it_is() {
     let alternate = table! { "alternate-exchange" => "a" };
     let (_, text) =
         peer.refused(|request| declare_exchange(request, "e", "direct", false, alternate).into()).await;
-    let expected =
-        "inequivalent arg 'alternate-exchange' for exchange 'e': received 'a' but current is none";
+    let expected = "inequivalent arg 'alternate-exchange' for exchange 'e': received 'a' but current is none";
     assert_eq!(text, expected);
     let (code, text) =
         peer.refused(|request| declare_exchange(request, "x", "x-random", false, table! {}).into()).await;
@@ -303,8 +303,9 @@ async fn an_exchange_is_redeclared_only_as_it_is() {
 async fn an_auto_delete_exchange_goes_with_its_last_binding() {
     let broker = broker().await;
     let mut peer = Peer::connect(&broker).await;
-    let declare = |request| {
-        DeclareExchange { auto_delete: true, ..declare_exchange(request, "e", "fanout", false, table! {}) }
+    let declare = |request| DeclareExchange {
+        auto_delete: true,
+        ..declare_exchange(request, "e", "fanout", false, table! {})
     };
     peer.must(|request| declare(request).into()).await;
     assert_eq!(peer.publish(post("e", "", "x")).await, Outcome::Unroutable, "not before it had one");

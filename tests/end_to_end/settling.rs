@@ -27,7 +27,9 @@ async fn settling_what_was_never_delivered_closes_the_channel() {
     let mut peer = Peer::connect(&broker).await;
     peer.queue("q", table! {}).await;
     // Consumer, range: a tag to come, all up to one, every tag there is, and a consumer that is not there.
-    for (consumer, range) in [(1, (4, 4)), (1, (0, 4)), (1, (1, u64::MAX)), (1, (u64::MAX, u64::MAX)), (9, (1, 1))] {
+    for (consumer, range) in
+        [(1, (4, 4)), (1, (0, 4)), (1, (1, u64::MAX)), (1, (u64::MAX, u64::MAX)), (9, (1, 1))]
+    {
         peer.fill("q", &["a", "b", "c"]).await;
         peer.consume("q", 1).await;
         assert_eq!(peer.deliveries::<3>(1).await, ["a", "b", "c"]);
@@ -96,7 +98,10 @@ async fn tags_count_from_1_for_each_consumer() {
     }
     peer.fill("q1", &["a", "b"]).await;
     peer.fill("q2", &["c"]).await;
-    assert_eq!((peer.delivery(1).await.tag, peer.delivery(1).await.tag, peer.delivery(2).await.tag), (1, 2, 1));
+    assert_eq!(
+        (peer.delivery(1).await.tag, peer.delivery(1).await.tag, peer.delivery(2).await.tag),
+        (1, 2, 1)
+    );
 }
 
 #[tokio::test]
@@ -140,7 +145,8 @@ async fn what_needs_no_acknowledgement_cannot_be_settled() {
     let broker = broker().await;
     let mut peer = Peer::connect(&broker).await;
     peer.queue("q", table! {}).await;
-    let no_ack = |request| leveret_protocol::Consume { no_ack: true, ..leveret_tests::consume(request, "q", 1) };
+    let no_ack =
+        |request| leveret_protocol::Consume { no_ack: true, ..leveret_tests::consume(request, "q", 1) };
     peer.must(|request| no_ack(request).into()).await;
     peer.fill("q", &["a"]).await;
     let received = peer.delivery(1).await;

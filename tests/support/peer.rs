@@ -211,13 +211,17 @@ impl Peer {
             }
         }
         loop {
-            let Some(frame) = within(what, self.read_frame()).await else { panic!("no {what}: the broker hung up") };
+            let Some(frame) = within(what, self.read_frame()).await else {
+                panic!("no {what}: the broker hung up")
+            };
             if let Some(picked) = pick(&frame) {
                 return picked;
             }
             match Control::decode(frame.kind, &frame.payload) {
                 Ok(Control::Close(close)) => panic!("no {what}: the broker closed the connection: {close:?}"),
-                Ok(Control::ChannelClosed(closed)) => panic!("no {what}: the broker closed a channel: {closed:?}"),
+                Ok(Control::ChannelClosed(closed)) => {
+                    panic!("no {what}: the broker closed a channel: {closed:?}")
+                }
                 _ => self.inbox.push_back(frame),
             }
         }

@@ -66,8 +66,10 @@ pub struct Context {
     pub clock: Clock,
     /// Bounds.
     pub limits: Limits,
-    /// Cancelled when the broker stops.
+    /// Cancelled when the broker stops: clients are told, and have time to take what is left for them.
     pub stopping: CancellationToken,
+    /// Cancelled when that time is over: connections end as they are.
+    pub cutting: CancellationToken,
 }
 
 /// Why the broker refuses something that was not a request, and what ends with it.
@@ -148,10 +150,16 @@ async fn attend(socket: TcpStream, id: ConnectionId, context: &Arc<Context>, ent
         () = reader.run(context) => {}
         // The client cannot be written to: nothing that it says can be answered.
         _ = &mut writing => {}
+        () = context.cutting.cancelled() => {}
     }
+    // What the client holds goes back even if it is cut, or it would come again as if nobody had seen it.
     reader.session.close();
     outbox.end();
-    if !writing.is_finished() && tokio::time::timeout(FAREWELL_TIMEOUT, &mut writing).await.is_err() {
+    if !writing.is_finished() {
+        tokio::select! {
+            _ = tokio::time::timeout(FAREWELL_TIMEOUT, &mut writing) => {}
+            () = context.cutting.cancelled() => {}
+        }
         writing.abort();
     }
 }
