@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use futures_core::Stream;
 use leveret_client::{Client, ConnectionLost, ConsumeError, Consumer, ConsumerBuilder, Recovery, ReplyCode};
 use leveret_protocol::{
-    ChannelClosed, ConsumerCancelled, Control, Credit, Done, Get, Properties, Verb, kind,
+    ChannelClosed, Close, ConsumerCancelled, Control, Credit, Done, Get, Properties, Verb, kind,
 };
 use support::{CONTROL, Conversation, FIRST, Peer, delivery, done, in_time, settled_frame};
 
@@ -221,6 +221,24 @@ async fn without_recovery_a_loss_ends_the_consumer() {
     assert!(matches!(&error, ConsumeError::ConnectionLost(ConnectionLost::HungUp)), "{error}");
     assert!(error.is_retryable());
     assert!(in_time(consumer.try_next()).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_consumer_that_sleeps_is_woken_by_a_goodbye_in_the_batch_of_its_delivery() {
+    let peer = Peer::listen().await;
+    let (client, mut conversation) = peer.connected_as(peer.builder().recovery(Recovery::off())).await;
+    let mut consumer = open(&mut conversation, client.consumer("invoices").prefetch_max(8)).await;
+    // In a task of its own, so that it sleeps by the time that the bytes come.
+    let consuming = tokio::spawn(async move { consumer.next().await.unwrap().unwrap_err() });
+    tokio::task::yield_now().await;
+    let mut bytes = BytesMut::new();
+    delivery(FIRST, 1, 1, &[], b"1", &mut bytes);
+    let close = Close { code: ReplyCode::ConnectionForced, text: "the broker is shutting down".to_owned() };
+    Control::from(close).encode(0, &mut bytes).unwrap();
+    conversation.write(&bytes).await;
+    // The broker has the delivery back already, so that only the reason is left.
+    let error = in_time(consuming).await.unwrap();
+    assert!(matches!(error, ConsumeError::ConnectionLost(ConnectionLost::Ended(_))), "{error}");
 }
 
 #[tokio::test]

@@ -64,10 +64,11 @@ impl Dispatcher {
 
     /// The frames that were read are all taken: hands deliveries over and wakes who waits.
     pub(crate) fn end_batch(&mut self) -> Result<(), ConnectionLost> {
-        self.hand_over()?;
+        let handed_over = self.hand_over();
         self.last = None;
+        // Whatever became of it: a waker that was taken and not woken is a caller that sleeps for ever.
         self.wakers.drain(..).for_each(Waker::wake);
-        Ok(())
+        handed_over
     }
 
     fn deliver(&mut self, frame: Frame) -> Result<(), ConnectionLost> {

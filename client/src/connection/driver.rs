@@ -167,16 +167,21 @@ impl Pump {
     }
 
     fn dispatch(&mut self) -> Result<Flow, ConnectionLost> {
-        let flow = loop {
+        let flow = self.dispatch_frames();
+        // Also if the last frame ended the connection: those who were told something before must wake up for it.
+        self.dispatcher.end_batch()?;
+        flow
+    }
+
+    fn dispatch_frames(&mut self) -> Result<Flow, ConnectionLost> {
+        loop {
             let frame =
                 Frame::decode(&mut self.inbound, self.frame_bytes_max).map_err(ProtocolError::from)?;
-            let Some(frame) = frame else { break Flow::GoesOn };
+            let Some(frame) = frame else { return Ok(Flow::GoesOn) };
             if self.dispatcher.frame(frame)? == Flow::Closed {
-                break Flow::Closed;
+                return Ok(Flow::Closed);
             }
-        };
-        self.dispatcher.end_batch()?;
-        Ok(flow)
+        }
     }
 
     fn on_tick(&mut self) -> Result<(), ConnectionLost> {
