@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use leveret_broker::Broker;
 use leveret_broker::config::Config;
+use tokio::runtime::{Builder, Runtime};
 
 /// Longer than anything may take on a busy machine; whoever waits for longer reports a broken promise.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -34,6 +35,43 @@ pub async fn broker_at(data_dir: &Path) -> Broker {
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
     let builder = Broker::builder().config(config()).data_dir(data_dir).listen([address]);
     builder.start().await.expect("the broker starts")
+}
+
+/// A broker in a runtime of its own, so that it can be taken away with all its tasks in one moment.
+pub struct Server {
+    runtime: Runtime,
+    broker: Broker,
+}
+
+impl Server {
+    /// Starts a broker on a data directory.
+    pub fn start(data_dir: &Path) -> Self {
+        apart(|| {
+            let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+            let broker = runtime.block_on(broker_at(data_dir));
+            Self { runtime, broker }
+        })
+    }
+
+    /// The broker.
+    pub fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    /// Stops it in good order.
+    pub fn stop(self) {
+        apart(|| self.runtime.block_on(self.broker.stop()).expect("the broker stops"));
+    }
+
+    /// Takes it away as it is.
+    pub fn kill(self) {
+        apart(|| drop((self.broker, self.runtime)));
+    }
+}
+
+/// Runs on another thread, because a runtime can neither be entered nor dropped inside of another one.
+fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| scope.spawn(work).join()).expect("it does not panic")
 }
 
 /// Waits for what must happen; `what` says what that is, for the failure.

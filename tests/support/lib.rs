@@ -12,7 +12,7 @@ mod brokers;
 mod messages;
 mod peer;
 
-pub use brokers::{broker, broker_at, broker_with, config, within};
+pub use brokers::{Server, broker, broker_at, broker_with, config, within};
 pub use messages::{Post, Received, post};
 pub use peer::{Login, Peer, binding, consume, declare_exchange, declare_queue, passive};
 

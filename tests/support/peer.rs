@@ -100,9 +100,20 @@ impl Peer {
         self.open(login).await
     }
 
+    /// The whole handshake but the opening, which the test has sent.
+    pub async fn rest_of_the_handshake(&mut self, login: &Login<'_>) -> Result<Opened, Close> {
+        self.be_greeted().await;
+        self.say_who(login.user, login.password).await?;
+        self.open(login).await
+    }
+
     /// Openings and `Hello`.
     pub async fn greet(&mut self) {
         self.write(&opening()).await;
+        self.be_greeted().await;
+    }
+
+    async fn be_greeted(&mut self) {
         let mut theirs = [0; OPENING_BYTES];
         within("the broker's opening", self.socket.read_exact(&mut theirs)).await.unwrap();
         assert_eq!(theirs, opening());
@@ -112,6 +123,10 @@ impl Peer {
     /// The handshake up to `Authenticated`.
     pub async fn authenticate(&mut self, user: &str, password: &str) -> Result<(), Close> {
         self.greet().await;
+        self.say_who(user, password).await
+    }
+
+    async fn say_who(&mut self, user: &str, password: &str) -> Result<(), Close> {
         let initial = format!("\0{user}\0{password}").into_bytes();
         self.say(0, Authenticate { mechanism: "PLAIN".to_owned(), initial }).await;
         match self.control().await {
@@ -252,8 +267,23 @@ impl Peer {
         let mut bytes = BytesMut::new();
         Control::from(Closed {}).encode(0, &mut bytes).unwrap();
         self.try_write(&bytes).await;
-        while within("the end after Closed", self.frame()).await.is_some() {}
+        while let Some(frame) = within("the end after Closed", self.read_frame()).await {
+            let control = Control::decode(frame.kind, &frame.payload);
+            assert_eq!(control, Ok(Control::Closed(Closed {})), "nothing else follows Close");
+        }
         close
+    }
+
+    /// Waits for a heartbeat, which must be the next frame.
+    pub async fn heartbeat(&mut self) {
+        loop {
+            if let Some(frame) = Frame::decode(&mut self.buffer, FRAME_BYTES_MAX).unwrap() {
+                assert_eq!(frame.kind, kind::HEARTBEAT);
+                return;
+            }
+            let read = within("a heartbeat", self.socket.read_buf(&mut self.buffer)).await.unwrap();
+            assert_ne!(read, 0, "the broker hung up");
+        }
     }
 
     /// Waits until the broker closes the channel.
