@@ -77,7 +77,8 @@ impl Channel {
     /// Ends a consumer that cannot be served: what it holds goes back to its place, without blame.
     pub fn give_back(&mut self, number: u32, work: &mut Work) {
         let Some(held) = self.held.remove(&number) else { return };
-        // To a queue that is gone nothing can go back.
+        // Cancelled first, or it would get at once what it gives back. To a queue that is gone nothing can go back.
+        let _ = held.queue.cancel(held.holder, work);
         let _ = held.queue.settle(held.holder, &[(0, 0)], &Verb::Release, work);
         let _ = held.queue.release(held.holder, work);
         self.vhost.finish(work);

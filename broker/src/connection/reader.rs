@@ -59,7 +59,7 @@ impl Reader {
     pub(super) async fn run(&mut self, context: &Context) {
         if let End::Broker(violation) = self.serve(context).await {
             tracing::info!(code = %violation.code, text = violation.text, "a connection is closed by the broker");
-            self.session.say(Close { code: violation.code, text: violation.text });
+            self.session.say_last(Close { code: violation.code, text: violation.text });
             // The client may still be sending; it is read, and ignored, until it has seen the close.
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.wait_for_closed()).await;
         }
@@ -113,7 +113,7 @@ impl Reader {
     async fn wait_for_closed(&mut self) {
         loop {
             match Frame::decode(&mut self.buffer, self.session.frame_bytes_max) {
-                Ok(Some(frame)) if Session::is_closed(&frame) => return,
+                Ok(Some(frame)) if self.session.answers_close(&frame) => return,
                 Ok(Some(_)) => {}
                 // What cannot be read as frames is thrown away as bytes.
                 Err(_) => self.buffer.clear(),

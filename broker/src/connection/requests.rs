@@ -74,7 +74,7 @@ impl Session {
     fn connection_frame(&mut self, control: Control) -> Result<Flow, Violation> {
         match control {
             Control::Close(_) => {
-                self.say(Closed {});
+                self.say_last(Closed {});
                 Ok(Flow::Closed)
             }
             Control::Closed(_) => Ok(Flow::Closed),

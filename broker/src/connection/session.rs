@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use leveret_protocol::{
-    ConsumerCancelled, Control, ControlError, Credit, DataError, Failed, Frame, Outcome, Publish, ReplyCode,
+    Closed, ConsumerCancelled, Control, ControlError, Credit, DataError, Failed, Frame, Outcome, Publish, ReplyCode,
     Return, Route, RoutingKey, Settle, SettleParts, kind,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -142,14 +142,27 @@ impl Session {
         self.vhost.delete_exclusive(self.id);
     }
 
-    /// Sends a frame of the connection itself.
-    pub(super) fn say(&self, control: impl Into<Control>) {
-        self.outbox.send(0, control, None);
+    /// Ends all channels, and sends the last frame of the connection but one at most: what was due before, such as
+    /// confirms that wait for the disk, comes before it, and no delivery comes after it.
+    pub(super) fn say_last(&mut self, control: impl Into<Control>) {
+        self.close();
+        let failed = self.context.store.progress().borrow().failure.is_some();
+        // A journal that has failed reaches no position any more.
+        let position = (!failed).then(|| self.context.store.end());
+        self.outbox.send(0, control, position);
     }
 
-    /// Whether the frame answers the broker's close.
-    pub(super) fn is_closed(frame: &Frame) -> bool {
-        matches!(Control::decode(frame.kind, &frame.payload), Ok(Control::Closed(_)))
+    /// Whether a frame that comes after the broker's close answers it. A close that crosses it is answered.
+    pub(super) fn answers_close(&self, frame: &Frame) -> bool {
+        match Control::decode(frame.kind, &frame.payload) {
+            Ok(Control::Closed(_)) => true,
+            Ok(Control::Close(_)) => {
+                // Behind the close, which may still wait for what was due.
+                self.outbox.send(0, Closed {}, Some(self.context.store.end()));
+                false
+            }
+            _ => false,
+        }
     }
 
     fn apply(&mut self, frame: &Frame) -> Result<Flow, Violation> {
@@ -199,22 +212,22 @@ impl Session {
         };
         let number = open.channel.count_publish();
         let ticket = Ticket { channel: frame.channel, number: open.channel.confirms.then_some(number) };
-        let (exchange, routing_key) = match publish.route {
-            Route::Named { exchange, routing_key } => (exchange, routing_key),
-            Route::Alias(alias) => {
-                let Some(route) = open.aliases.get(&alias) else {
-                    let text = format!("alias {alias} was not registered on this channel");
-                    return Err(Violation::of_channel(ReplyCode::NotFound, text));
-                };
-                (route.exchange.as_str(), route.routing_key.as_str())
-            }
+        let (exchange, routing_key, registered) = match publish.route {
+            Route::Named { exchange, routing_key } => (exchange, routing_key, true),
+            Route::Alias(alias) => match open.aliases.get(&alias) {
+                Some(route) => (route.exchange.as_str(), route.routing_key.as_str(), true),
+                None => ("", "", false),
+            },
         };
         self.published = true;
-        let added = if publish.body.len() > self.context.limits.message_bytes_max {
-            let (size, max) = (publish.body.len(), self.context.limits.message_bytes_max);
+        let (size, max) =
+            (publish.body.len() + publish.properties.len(), self.context.limits.message_bytes_max);
+        let added = if !registered {
+            Err((ReplyCode::NotFound, "the route was not registered on this channel".to_owned()))
+        } else if size > max {
             Err((
                 ReplyCode::ContentTooLarge,
-                format!("a body of {size} bytes exceeds the limit of {max} bytes"),
+                format!("a body and properties of {size} bytes exceed the limit of {max} bytes"),
             ))
         } else {
             let publication = publication(&publish, exchange, routing_key);

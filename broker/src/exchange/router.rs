@@ -256,6 +256,11 @@ impl Router {
         self.bindings_by_identity.len()
     }
 
+    /// Whether there is this binding.
+    pub fn is_bound(&self, binding: &Binding) -> bool {
+        self.bindings_by_identity.contains_key(binding)
+    }
+
     fn create(&mut self, name: ExchangeName, settings: ExchangeSettings) {
         let exchange = Exchange {
             name: name.clone(),

@@ -92,7 +92,9 @@ impl Vhost {
         let registry = &mut *change.registry;
         self.check_bound_queue(registry, binding, connection)?;
         let binding = self.binding(registry, binding)?;
-        self.check_room("bindings", registry.router.bindings_len(), self.shared.limits.bindings_max)?;
+        if !registry.router.is_bound(&binding) {
+            self.check_room("bindings", registry.router.bindings_len(), self.shared.limits.bindings_max)?;
+        }
         let created = registry.router.bind(binding.clone())?;
         let durable = if created { self.durable_binding(registry, &binding) } else { None };
         let definitions: Vec<_> = durable.map(Definition::Bound).into_iter().collect();
