@@ -37,10 +37,11 @@ pub async fn broker_at(data_dir: &Path) -> Broker {
     builder.start().await.expect("the broker starts")
 }
 
-/// A broker in a runtime of its own, so that it can be taken away with all its tasks in one moment.
+/// A broker in a runtime of its own, so that it can be taken away with all its tasks in one moment. Dropping it does
+/// just that.
 pub struct Server {
-    runtime: Runtime,
-    broker: Broker,
+    /// There until the end.
+    parts: Option<(Broker, Runtime)>,
 }
 
 impl Server {
@@ -49,23 +50,31 @@ impl Server {
         apart(|| {
             let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
             let broker = runtime.block_on(broker_at(data_dir));
-            Self { runtime, broker }
+            Self { parts: Some((broker, runtime)) }
         })
     }
 
     /// The broker.
     pub fn broker(&self) -> &Broker {
-        &self.broker
+        &self.parts.as_ref().expect("it is there until the end").0
     }
 
     /// Stops it in good order.
-    pub fn stop(self) {
-        apart(|| self.runtime.block_on(self.broker.stop()).expect("the broker stops"));
+    pub fn stop(mut self) {
+        let parts = self.parts.take();
+        apart(|| parts.map(|(broker, runtime)| runtime.block_on(broker.stop()).expect("the broker stops")));
     }
 
     /// Takes it away as it is.
     pub fn kill(self) {
-        apart(|| drop((self.broker, self.runtime)));
+        drop(self);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let parts = self.parts.take();
+        apart(|| drop(parts));
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use leveret_protocol::sasl::Mechanism;
 use leveret_protocol::{
-    Authenticated, Challenge, Close, Control, FRAME_BYTES_BEFORE_OPEN, FRAME_BYTES_MIN, Frame, Hello,
-    OPENING_BYTES, Open, Opened, OpeningError, ReplyCode, check_opening, is_http, opening,
+    Authenticated, Challenge, Close, Control, ControlError, FRAME_BYTES_BEFORE_OPEN, FRAME_BYTES_MIN, Frame, Hello,
+    OPENING_BYTES, Open, Opened, OpeningError, ReplyCode, check_opening, is_http, kind, opening,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -122,7 +122,7 @@ impl Handshake<'_> {
         };
         let mechanism = Mechanism::from_name(&mechanism).ok_or_else(|| {
             let text = format!("mechanism {mechanism:?} is not offered; use SCRAM-SHA-256 or PLAIN");
-            Violation::of_connection(ReplyCode::NotImplemented, text)
+            Violation::of_connection(ReplyCode::SyntaxError, text)
         })?;
         let mut outcome = self.begin(mechanism, initial).await?;
         loop {
@@ -212,8 +212,7 @@ impl Handshake<'_> {
             let frame = Frame::decode(&mut self.buffer, FRAME_BYTES_BEFORE_OPEN)
                 .map_err(|error| Violation::of_connection(ReplyCode::FrameError, error))?;
             if let Some(frame) = frame {
-                let control = Control::decode(frame.kind, &frame.payload);
-                return Ok(control.map_err(|error| Violation::of_connection(ReplyCode::SyntaxError, error))?);
+                return Ok(read_control(&frame)?);
             }
             self.buffer.reserve(1024);
             if self.socket.read_buf(&mut self.buffer).await? == 0 {
@@ -237,6 +236,23 @@ impl Handshake<'_> {
         };
         let _ = tokio::time::timeout(LINGER_TIMEOUT, read_all).await;
     }
+}
+
+fn read_control(frame: &Frame) -> Result<Control, Violation> {
+    if frame.channel != 0 {
+        let text = "before the connection is open there are no channels";
+        return Err(Violation::of_connection(ReplyCode::UnexpectedFrame, text));
+    }
+    Control::decode(frame.kind, &frame.payload).map_err(|error| {
+        let code = match (&error, frame.kind) {
+            (ControlError::UnknownKind { .. }, kind::HEARTBEAT | kind::PUBLISH..=kind::SETTLED) => {
+                ReplyCode::CommandInvalid
+            }
+            (ControlError::UnknownKind { .. }, _) => ReplyCode::FrameError,
+            _ => ReplyCode::SyntaxError,
+        };
+        Violation::of_connection(code, error)
+    })
 }
 
 fn unexpected(expected: &str, got: &Control) -> Violation {

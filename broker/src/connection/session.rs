@@ -170,6 +170,10 @@ impl Session {
             kind::PUBLISH => self.publish(frame)?,
             kind::SETTLE => self.settle(frame)?,
             kind::CREDIT => self.credit(frame)?,
+            kind::HEARTBEAT if frame.channel != 0 || !frame.payload.is_empty() => {
+                let text = "a heartbeat is on channel 0 and has no payload";
+                return Err(Violation::of_connection(ReplyCode::FrameError, text));
+            }
             kind::HEARTBEAT => {}
             kind::DELIVER | kind::CONFIRM | kind::RETURN | kind::SETTLED => {
                 let text = "a frame that only the broker sends";
