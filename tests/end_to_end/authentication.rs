@@ -12,7 +12,9 @@ async fn scram_lets_in_with_the_right_password_and_refuses_any_other() {
     client.close().await.unwrap();
     for (user, password) in [("guest", "wrong"), ("nobody", "guest")] {
         let builder = Client::builder(&broker.url()).credentials(user, password);
-        let Err(ConnectError::Refused(refusal)) = builder.connect().await else { panic!("{user} is refused") };
+        let Err(ConnectError::Refused(refusal)) = builder.connect().await else {
+            panic!("{user} is refused")
+        };
         assert_eq!(refusal.code, ReplyCode::AccessRefused);
     }
 }

@@ -61,7 +61,9 @@ async fn what_comes_for_a_channel_that_the_broker_closed_is_ignored_until_it_is_
     peer.write(&bytes).await;
     assert!(matches!(peer.control().await, Control::ChannelClosed(_)));
     for request in [902, 904] {
-        let Control::Done(done) = peer.control().await else { panic!("only what closes and opens is answered") };
+        let Control::Done(done) = peer.control().await else {
+            panic!("only what closes and opens is answered")
+        };
         assert_eq!(done.request, request);
     }
     assert!(peer.counts("before").await.is_err() && peer.counts("between").await.is_err());
@@ -96,7 +98,9 @@ async fn two_closes_that_cross_are_both_answered() {
     Frame { kind: 0x3f, flags: 0, channel: 0, payload: bytes::Bytes::new() }.encode(&mut bytes);
     Control::from(Close { code: ReplyCode::Ok, text: String::new() }).encode(0, &mut bytes).unwrap();
     peer.write(&bytes).await;
-    let Control::Close(close) = peer.control().await else { panic!("the first of the two is about the frame") };
+    let Control::Close(close) = peer.control().await else {
+        panic!("the first of the two is about the frame")
+    };
     assert_eq!(close.code, ReplyCode::FrameError);
     assert_eq!(peer.control().await, Control::Closed(Closed {}));
     peer.say(0, Closed {}).await;

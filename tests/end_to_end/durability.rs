@@ -9,7 +9,11 @@ fn persistent<'a>(key: &'a str, body: &'a str) -> Post<'a> {
 
 /// Ends a server in one of the two ways, and starts another one on its data.
 fn restart(server: Server, stop: bool, data_dir: &std::path::Path) -> Server {
-    if stop { server.stop() } else { server.kill() }
+    if stop {
+        server.stop()
+    } else {
+        server.kill()
+    }
     Server::start(data_dir)
 }
 
@@ -26,7 +30,8 @@ async fn durable_definitions_survive_a_stop_and_a_kill_and_others_do_not() {
         let alternate = || table! { "alternate-exchange" => "amq.fanout" };
         peer.must(|request| declare_exchange(request, "e", "topic", true, alternate()).into()).await;
         peer.exchange("transient", "topic", table! {}).await;
-        for (source, queue, key) in [("e", "q", "a.#"), ("e", "q", "b"), ("e", "transient", "#"), ("transient", "q", "#")]
+        for (source, queue, key) in
+            [("e", "q", "a.#"), ("e", "q", "b"), ("e", "transient", "#"), ("transient", "q", "#")]
         {
             peer.bind(source, queue, key, table! {}).await;
         }
@@ -37,7 +42,11 @@ async fn durable_definitions_survive_a_stop_and_a_kill_and_others_do_not() {
         peer.durable_queue("q", arguments).await;
         peer.must(|request| declare_exchange(request, "e", "topic", true, alternate()).into()).await;
         for gone in ["transient", "deleted"] {
-            assert_eq!(peer.counts(gone).await.unwrap_err().code, ReplyCode::NotFound, "{gone}, stop: {stop}");
+            assert_eq!(
+                peer.counts(gone).await.unwrap_err().code,
+                ReplyCode::NotFound,
+                "{gone}, stop: {stop}"
+            );
         }
         assert_eq!(peer.publish(post("transient", "", "x")).await, Outcome::Refused(ReplyCode::NotFound));
         assert_eq!(peer.publish(post("e", "a.b", "x")).await, Outcome::Routed(1));
@@ -117,7 +126,8 @@ async fn a_settle_that_is_confirmed_survives_a_kill() {
     peer.deliveries::<3>(1).await;
     for (verb, tag) in [(Verb::Ack, 1), (Verb::Reject, 2)] {
         let ranges = [(tag, tag)];
-        peer.settle_parts(&SettleParts { consumer: 1, verb, confirm: true, note: None, ranges: &ranges }).await;
+        peer.settle_parts(&SettleParts { consumer: 1, verb, confirm: true, note: None, ranges: &ranges })
+            .await;
         peer.take("Settled", |frame| (frame.kind == kind::SETTLED).then_some(())).await;
     }
     server.kill();

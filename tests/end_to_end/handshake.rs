@@ -47,7 +47,10 @@ async fn another_protocol_is_answered_with_one_line_that_says_what_is_spoken_her
         peer.write(bytes).await;
         let answer = String::from_utf8(peer.read_to_end().await).unwrap();
         assert!(answer.contains(expected), "{answer}");
-        assert!(answer.ends_with('\n') && answer.lines().count() == 1 && !answer.starts_with("LVRT"), "{answer}");
+        assert!(
+            answer.ends_with('\n') && answer.lines().count() == 1 && !answer.starts_with("LVRT"),
+            "{answer}"
+        );
     }
 }
 

@@ -39,7 +39,8 @@ fn violations() -> Vec<(&'static str, Vec<u8>, ReplyCode)> {
         bytes
     };
     let declare = |channel| control(channel, leveret_tests::declare_queue(1, "q", false, table! {}));
-    let done = leveret_protocol::Done { request: 1, queue: None, messages: None, consumers: None, found: None };
+    let done =
+        leveret_protocol::Done { request: 1, queue: None, messages: None, consumers: None, found: None };
     vec![
         ("a length above the limit", header(u32::MAX), FrameError),
         ("a length one above the limit", header((16 << 20) + 1), FrameError),
@@ -66,14 +67,22 @@ fn violations() -> Vec<(&'static str, Vec<u8>, ReplyCode)> {
         ("a request without a number", frame(0x22, 0, 1, b"\x81\xa5queue\xa1q"), SyntaxError),
         ("an empty control frame", frame(0x22, 0, 1, b""), SyntaxError),
         ("a request on a channel that is not open", declare(9), ChannelError),
-        ("a publish on a channel that is not open", frame(kind::PUBLISH, 0, 9, b"\0\x01q\0\0\0\0"), ChannelError),
+        (
+            "a publish on a channel that is not open",
+            frame(kind::PUBLISH, 0, 9, b"\0\x01q\0\0\0\0"),
+            ChannelError,
+        ),
         ("a channel's request on channel 0", declare(0), UnexpectedFrame),
         ("a publish on channel 0", frame(kind::PUBLISH, 0, 0, b"\0\x01q\0\0\0\0"), UnexpectedFrame),
         ("a connection's frame on a channel", control(1, Closed {}), UnexpectedFrame),
         ("a frame of the broker: Done", control(1, done), UnexpectedFrame),
         ("a frame of the broker: deliver", frame(kind::DELIVER, 0, 1, b""), UnexpectedFrame),
         ("a frame of the broker: confirm", frame(kind::CONFIRM, 0, 1, b""), UnexpectedFrame),
-        ("a frame of the handshake", control(0, leveret_protocol::Response { data: vec![] }), UnexpectedFrame),
+        (
+            "a frame of the handshake",
+            control(0, leveret_protocol::Response { data: vec![] }),
+            UnexpectedFrame,
+        ),
     ]
 }
 
@@ -126,7 +135,11 @@ async fn what_breaks_the_protocol_in_the_handshake_is_refused() {
         ("an unknown kind", frame(0x3f, 0, 0, &[0x80]), ReplyCode::FrameError),
         ("no MessagePack", frame(0x02, 0, 0, b"\xc1"), ReplyCode::SyntaxError),
         ("a publish", frame(kind::PUBLISH, 0, 0, b"\0\x01q\0\0\0\0"), ReplyCode::CommandInvalid),
-        ("on a channel", control(1, leveret_protocol::Authenticate { mechanism: "PLAIN".into(), initial: vec![] }), ReplyCode::UnexpectedFrame),
+        (
+            "on a channel",
+            control(1, leveret_protocol::Authenticate { mechanism: "PLAIN".into(), initial: vec![] }),
+            ReplyCode::UnexpectedFrame,
+        ),
     ];
     let mut wrong = Vec::new();
     for (what, bytes, expected) in cases {
@@ -184,7 +197,8 @@ fn no_bytes_trouble_anybody_else() {
             let raw = bytes.new_tree(&mut runner).unwrap().current();
             let frames = vec(framed.clone(), 1..5).new_tree(&mut runner).unwrap().current().concat();
             let sent = if round % 3 == 0 { raw } else { frames };
-            let mut peer = if round % 2 == 0 { Peer::connect(&broker).await } else { Peer::socket(&broker).await };
+            let mut peer =
+                if round % 2 == 0 { Peer::connect(&broker).await } else { Peer::socket(&broker).await };
             peer.try_write(&sent).await;
             peer.vanish();
             other.fill("q", &["x"]).await;

@@ -59,8 +59,13 @@ fn every_promise_has_a_number_of_its_own_and_tests_that_exist() {
             };
             let at = lines.iter().position(|line| declared(line));
             let is_test = at.is_some_and(|at| {
-                let attributes = lines[..at].iter().rev().take_while(|line| line.starts_with('#') || line.starts_with("//"));
-                attributes.into_iter().any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"))
+                let attributes = lines[..at]
+                    .iter()
+                    .rev()
+                    .take_while(|line| line.starts_with('#') || line.starts_with("//"));
+                attributes
+                    .into_iter()
+                    .any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"))
             });
             if !is_test {
                 wrong.push(format!("{} names {file}::{name}, which is no test", promise.id));

@@ -11,7 +11,8 @@ async fn a_stop_tells_clients_why_and_ends_when_they_have_answered() {
     let stopping = tokio::spawn(broker.stop());
     for peer in &mut peers {
         let close = peer.closed().await;
-        let expected = Close { code: ReplyCode::ConnectionForced, text: "the broker is shutting down".to_owned() };
+        let expected =
+            Close { code: ReplyCode::ConnectionForced, text: "the broker is shutting down".to_owned() };
         assert_eq!(close, expected);
     }
     assert!(stranger.read_to_end().await.is_empty());

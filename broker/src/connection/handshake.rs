@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use leveret_protocol::sasl::Mechanism;
 use leveret_protocol::{
-    Authenticated, Challenge, Close, Control, ControlError, FRAME_BYTES_BEFORE_OPEN, FRAME_BYTES_MIN, Frame, Hello,
-    OPENING_BYTES, Open, Opened, OpeningError, ReplyCode, check_opening, is_http, kind, opening,
+    Authenticated, Challenge, Close, Control, ControlError, FRAME_BYTES_BEFORE_OPEN, FRAME_BYTES_MIN, Frame,
+    Hello, OPENING_BYTES, Open, Opened, OpeningError, ReplyCode, check_opening, is_http, kind, opening,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

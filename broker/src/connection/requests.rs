@@ -27,7 +27,7 @@ impl Session {
     /// Carries out one control frame.
     pub(super) fn request(&mut self, number: u16, control: Control) -> Result<Flow, Violation> {
         let operation = control.name();
-        let Some(request) = request_number(&control) else { return self.connection_frame(control) };
+        let Some(request) = request_number(&control) else { return self.connection_frame(number, control) };
         let outcome = match control {
             Control::OpenChannel(open) => {
                 self.open_channel(number, &open);
@@ -71,8 +71,12 @@ impl Session {
         self.outbox.send(channel, Failed { request, operation, code, text, closes: Closes::Nothing }, None);
     }
 
-    fn connection_frame(&mut self, control: Control) -> Result<Flow, Violation> {
+    fn connection_frame(&mut self, number: u16, control: Control) -> Result<Flow, Violation> {
         match control {
+            other if number != 0 => {
+                let text = format!("{} does not belong on a channel", other.name());
+                Err(Violation::of_connection(ReplyCode::UnexpectedFrame, text))
+            }
             Control::Close(_) => {
                 self.say_last(Closed {});
                 Ok(Flow::Closed)

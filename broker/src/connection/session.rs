@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use leveret_protocol::{
-    Closed, ConsumerCancelled, Control, ControlError, Credit, DataError, Failed, Frame, Outcome, Publish, ReplyCode,
-    Return, Route, RoutingKey, Settle, SettleParts, kind,
+    Closed, ConsumerCancelled, Control, ControlError, Credit, DataError, Failed, Frame, Outcome, Publish,
+    ReplyCode, Return, Route, RoutingKey, Settle, SettleParts, kind,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
