@@ -7,8 +7,10 @@ fn persistent<'a>(key: &'a str, body: &'a str) -> Post<'a> {
     Post { persistent: true, ..post("", key, body) }
 }
 
-/// Ends a server in one of the two ways, and starts another one on its data.
-fn restart(server: Server, stop: bool, data_dir: &std::path::Path) -> Server {
+/// Ends a server in one of the two ways, and starts another one on its data. The peer goes first: nobody is there to
+/// answer the farewell of a stop.
+fn restart(server: Server, peer: Peer, stop: bool, data_dir: &std::path::Path) -> Server {
+    peer.vanish();
     if stop {
         server.stop()
     } else {
@@ -37,7 +39,7 @@ async fn durable_definitions_survive_a_stop_and_a_kill_and_others_do_not() {
         }
         peer.must(|request| unbind(request, "b").into()).await;
         peer.delete_queue("deleted").await;
-        let server = restart(server, stop, data.path());
+        let server = restart(server, peer, stop, data.path());
         let mut peer = Peer::connect(server.broker()).await;
         peer.durable_queue("q", arguments).await;
         peer.must(|request| declare_exchange(request, "e", "topic", true, alternate()).into()).await;
@@ -73,7 +75,7 @@ async fn confirmed_persistent_messages_survive_in_order_and_others_do_not() {
             assert_eq!(peer.publish(sent).await, Outcome::Routed(1));
             peer.publish(post("", "q", "transient")).await;
         }
-        let server = restart(server, stop, data.path());
+        let server = restart(server, peer, stop, data.path());
         let mut peer = Peer::connect(server.broker()).await;
         for body in ["a", "b", "c"] {
             let received = peer.pop("q").await.unwrap();
@@ -100,7 +102,7 @@ async fn after_an_unclean_stop_every_message_is_marked_as_redelivered() {
         peer.settle(&a, Verb::Ack).await;
         // A later confirm is proof that what was written before it is on disk.
         peer.publish(persistent("q", "d")).await;
-        let server = restart(server, stop, data.path());
+        let server = restart(server, peer, stop, data.path());
         let mut peer = Peer::connect(server.broker()).await;
         let [_, of_b, of_others] = expected;
         for (body, redelivered) in [("b", of_b), ("c", of_others), ("d", of_others)] {
