@@ -49,7 +49,7 @@ async fn without_a_key_of_its_own_a_dead_letter_keeps_its_cc_keys_and_goes_by_it
         assert_eq!((dead.key.as_str(), dead.cc.as_slice()), ("q", &["cc".to_owned()][..]));
         let keys = &dead.deaths.unwrap().deaths[0].routing_keys;
         assert_eq!(
-            keys.iter().map(|key| key.as_str()).collect::<Vec<_>>(),
+            keys.iter().map(leveret_protocol::RoutingKey::as_str).collect::<Vec<_>>(),
             ["q", "cc"],
             "never the hidden ones"
         );

@@ -12,9 +12,9 @@ fn persistent<'a>(key: &'a str, body: &'a str) -> Post<'a> {
 fn restart(server: Server, peer: Peer, stop: bool, data_dir: &std::path::Path) -> Server {
     peer.vanish();
     if stop {
-        server.stop()
+        server.stop();
     } else {
-        server.kill()
+        server.kill();
     }
     Server::start(data_dir)
 }

@@ -187,7 +187,7 @@ fn no_bytes_trouble_anybody_else() {
     let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::default() });
     let bytes = vec(any::<u8>(), 1..300);
     // Frames with a header that fits, too, so that the payload is looked at.
-    let framed = (any::<u8>(), any::<u8>(), 0..3_u16, vec(any::<u8>(), 0..100))
+    let one_frame = (any::<u8>(), any::<u8>(), 0..3_u16, vec(any::<u8>(), 0..100))
         .prop_map(|(frame_kind, flags, channel, payload)| frame(frame_kind, flags, channel, &payload));
     runtime.block_on(async {
         let broker = broker().await;
@@ -195,7 +195,7 @@ fn no_bytes_trouble_anybody_else() {
         other.queue("q", table! {}).await;
         for round in 0..150 {
             let raw = bytes.new_tree(&mut runner).unwrap().current();
-            let frames = vec(framed.clone(), 1..5).new_tree(&mut runner).unwrap().current().concat();
+            let frames = vec(one_frame.clone(), 1..5).new_tree(&mut runner).unwrap().current().concat();
             let sent = if round % 3 == 0 { raw } else { frames };
             let mut peer =
                 if round % 2 == 0 { Peer::connect(&broker).await } else { Peer::socket(&broker).await };

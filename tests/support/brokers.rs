@@ -85,8 +85,6 @@ fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 
 /// Waits for what must happen; `what` says what that is, for the failure.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("{what} did not happen within {} s", PATIENCE.as_secs()),
-    }
+    let outcome = tokio::time::timeout(PATIENCE, future).await;
+    outcome.unwrap_or_else(|_| panic!("{what} did not happen within {} s", PATIENCE.as_secs()))
 }
