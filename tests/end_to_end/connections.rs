@@ -111,7 +111,8 @@ async fn two_closes_that_cross_are_both_answered() {
 async fn who_is_silent_for_two_heartbeats_is_gone_and_its_messages_are_back() {
     let broker = broker().await;
     let mut other = Peer::connect(&broker).await;
-    let login = Login { heartbeat_ms: 100, ..Login::default() };
+    // Long enough for a busy machine to get the messages across before.
+    let login = Login { heartbeat_ms: 400, ..Login::default() };
     let mut silent = Peer::login(&broker, &login).await;
     other.queue("q", table! {}).await;
     other.fill("q", &["a"]).await;
@@ -127,7 +128,7 @@ async fn who_is_silent_for_two_heartbeats_is_gone_and_its_messages_are_back() {
 async fn heartbeats_keep_an_idle_connection() {
     let broker = broker().await;
     let mut peer = Peer::connect(&broker).await;
-    let login = Login { heartbeat_ms: 200, ..Login::default() };
+    let login = Login { heartbeat_ms: 600, ..Login::default() };
     let mut idle = Peer::login(&broker, &login).await;
     for _ in 0..6 {
         idle.heartbeat().await;

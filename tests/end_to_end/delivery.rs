@@ -187,6 +187,6 @@ async fn a_message_arrives_as_it_was_sent() {
         (received.exchange.as_str(), received.key.as_str(), received.body.as_str()),
         ("amq.topic", "a.b", "body")
     );
-    assert_eq!((received.persistent, received.ttl_ms, received.redelivered), (true, Some(60_000), None));
-    assert_eq!((received.headers, received.deaths), (headers, None));
+    assert_eq!((received.persistent, received.priority, received.ttl_ms), (true, Some(7), Some(60_000)));
+    assert_eq!((received.headers, received.deaths, received.redelivered), (headers, None, None));
 }

@@ -35,13 +35,9 @@ async fn a_message_expires_at_the_head_of_its_queue_only() {
     with_dead_letters(&mut peer, table! {}).await;
     peer.publish(post("", "q", "blocks")).await;
     peer.publish(Post { ttl_ms: Some(1), ..post("", "q", "expires") }).await;
-    peer.publish(Post { ttl_ms: Some(1), ..post("", "dead", "marker") }).await;
     assert_eq!(peer.ready("q").await, 2, "behind another one it waits, and is counted");
     assert_eq!(peer.pop("q").await.unwrap().body, "blocks");
-    let mut seen = Vec::new();
-    while !seen.contains(&"expires".to_owned()) {
-        seen.push(peer.delivery(1).await.body);
-    }
+    assert_eq!(peer.delivery(1).await.body, "expires");
     assert_eq!(peer.get("q").await, None);
 }
 
@@ -97,9 +93,9 @@ async fn a_queue_with_a_consumer_does_not_expire() {
     let broker = broker().await;
     let mut peer = Peer::connect(&broker).await;
     // The clock of the test is another queue, with a longer lease, that nobody uses.
-    peer.queue("used", table! { "x-expires" => 10 }).await;
+    peer.queue("used", table! { "x-expires" => 500 }).await;
     peer.consume("used", 1).await;
-    peer.queue("clock", table! { "x-expires" => 60 }).await;
+    peer.queue("clock", table! { "x-expires" => 800 }).await;
     let ticking = async { while peer.publish(post("", "clock", "x")).await != Outcome::Unroutable {} };
     within("the clock", ticking).await;
     assert_eq!(peer.publish(post("", "used", "x")).await, Outcome::Routed(1));

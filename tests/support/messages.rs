@@ -68,6 +68,8 @@ pub struct Received {
     pub redelivered: Option<u32>,
     /// Whether it survives a restart.
     pub persistent: bool,
+    /// Its priority, if it is not 0.
+    pub priority: Option<u8>,
     /// The time to live that it was published with, in milliseconds.
     pub ttl_ms: Option<u64>,
     /// The CC keys.
@@ -90,6 +92,7 @@ impl Received {
             body: String::from_utf8(deliver.body.to_vec()).unwrap(),
             redelivered: deliver.redelivered,
             persistent: deliver.persistent,
+            priority: deliver.priority,
             ttl_ms: deliver.ttl_ms,
             cc: deliver.cc.iter().map(str::to_owned).collect(),
             deaths: deaths.map(|deaths| DeathHistory::decode(deaths).unwrap()),
