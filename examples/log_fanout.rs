@@ -44,6 +44,7 @@ use clap::{Args, Parser, Subcommand};
 use leveret_broker::Broker;
 use leveret_broker::logs::LogTap;
 use leveret_client::{Binding, Client, Consumer, Delivery, Exchange, Message, Queue};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -181,8 +182,9 @@ async fn subscribe_to(url: &str, pattern: &str) -> anyhow::Result<()> {
     client.declare(Exchange::topic(LOGS.exchange).durable()).await?;
     let subscriber = Subscriber::new(LOGS, pattern, pattern);
     let lines = subscriber.bind(&client).await?;
+    let mut interrupts = signal(SignalKind::interrupt())?;
     println!("waiting for {pattern} in the queue {}; Ctrl-C ends", subscriber.queue);
-    print_table(&[subscriber.print_lines(lines, tokio::signal::ctrl_c()).await?]);
+    print_table(&[subscriber.print_lines(lines, async { drop(interrupts.recv().await) }).await?]);
     Ok(client.close().await?)
 }
 
@@ -199,6 +201,8 @@ async fn emit(client: &Client, mut lines: mpsc::Receiver<io::Result<Line>>) -> a
     let logs = client.publisher(LOGS.exchange).mandatory(false).open().await?;
     let mut emitted = Emitted::default();
     let mut batch = Vec::with_capacity(BATCH_LINES_MAX);
+    // Made once: an interrupt that comes while confirms are awaited is seen afterwards.
+    let mut interrupts = signal(SignalKind::interrupt())?;
     loop {
         tokio::select! {
             count = lines.recv_many(&mut batch, BATCH_LINES_MAX) => if count == 0 { break },
@@ -247,17 +251,13 @@ impl Subscriber {
     }
 
     /// Prints and counts until the emitter announces the end, or until `stop`.
-    async fn print_lines(
-        self,
-        mut lines: Consumer,
-        stop: impl Future<Output = io::Result<()>>,
-    ) -> anyhow::Result<Tally> {
+    async fn print_lines(self, mut lines: Consumer, stop: impl Future<Output = ()>) -> anyhow::Result<Tally> {
         let mut stop = std::pin::pin!(stop);
         let mut by_severity = BTreeMap::new();
         loop {
             let delivery = tokio::select! {
                 delivery = lines.try_next() => delivery?.context("the consumer ended")?,
-                stopped = &mut stop => { stopped?; break }
+                () = &mut stop => break,
             };
             if is_end(&delivery)? {
                 delivery.ack();

@@ -27,7 +27,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use leveret_broker::Broker;
 use leveret_client::{Binding, Client, Consumer, Delivery, Exchange, Message, Queue};
 use serde::{Deserialize, Serialize};
@@ -103,15 +103,17 @@ async fn declare(client: &Client) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Sends them one after the other without waiting, so that one sync of the disk confirms them all.
 async fn place_orders(client: &Client) -> anyhow::Result<()> {
     let orders = client.publisher(ORDERS).open().await?;
+    let mut receipts = Vec::new();
     for number in 1..=ORDER_COUNT {
         let order = Order { number, cents: u64::from(number) * 1_000 };
-        let confirmed = orders.publish("order.placed", Message::json(&order)?).await?;
-        println!(
-            "order {number} is placed: {} queues have it, on disk where they are durable",
-            confirmed.queues
-        );
+        receipts.push((number, orders.send("order.placed", Message::json(&order)?).await?));
+    }
+    for (number, receipt) in receipts {
+        let queues = receipt.confirmed().await?.queues;
+        println!("order {number} is placed: {queues} queues have it, on disk where they are durable");
     }
     Ok(())
 }
@@ -189,14 +191,14 @@ async fn collect_payments(client: &Client) -> anyhow::Result<()> {
 async fn update_inventory(client: &Client) -> anyhow::Result<()> {
     let mut active = client.consumer(INVENTORY).prefetch_max(1).open().await?;
     let mut spare = client.consumer(INVENTORY).prefetch_max(1).open().await?;
-    let half = ORDER_COUNT / 2;
-    let first: Vec<u32> = take(&mut active, half).await?;
+    let mut first = take(&mut active, ORDER_COUNT / 2 - 1).await?;
+    // It leaves while it works on its last order. So nothing is on its way to it that would have to come back.
+    let last = next(&mut active).await?;
+    first.push(order_of(&last)?.number);
     drop(active);
-    let second: Vec<u32> = take(&mut spare, ORDER_COUNT - half).await?;
-    println!(
-        "inventory  first reader: orders {first:?}; it leaves, and the spare goes on: orders {second:?}"
-    );
-    ensure!([first, second].concat().is_sorted(), "one reader at a time keeps the order");
+    last.ack();
+    let second = take(&mut spare, ORDER_COUNT - ORDER_COUNT / 2).await?;
+    println!("inventory  the first reader takes {first:?} and leaves, the spare goes on with {second:?}");
     Ok(())
 }
 

@@ -79,7 +79,10 @@ async fn main() -> anyhow::Result<()> {
     let done_by_worker = tokio::select! {
         counted = count(results) => counted?,
         // Workers go on until the program ends; one that ends before has an error to tell.
-        Some(ended) = workers.join_next() => { ended??; BTreeMap::new() }
+        Some(ended) = workers.join_next() => {
+            ended??;
+            bail!("a worker ended early")
+        }
     };
     print_dead_letters(&client).await?;
 
