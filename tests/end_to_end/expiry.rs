@@ -101,3 +101,15 @@ async fn a_queue_with_a_consumer_does_not_expire() {
     assert_eq!(peer.publish(post("", "used", "x")).await, Outcome::Routed(1));
     assert_eq!(peer.delivery(1).await.body, "x");
 }
+
+#[tokio::test]
+async fn an_unused_queue_expires_after_a_restart_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = leveret_tests::broker_at(folder.path()).await;
+    Peer::connect(&broker).await.durable_queue("q", table! { "x-expires" => 500 }).await;
+    broker.stop().await.unwrap();
+    let broker = leveret_tests::broker_at(folder.path()).await;
+    let mut peer = Peer::connect(&broker).await;
+    // A passive declaration is no use of the queue; a publish would set the alarm that this is about.
+    within("the queue's end", async { while peer.counts("q").await.is_ok() {} }).await;
+}

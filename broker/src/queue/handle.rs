@@ -140,7 +140,8 @@ impl Queue {
     /// Brings back what the journal knows. `clean` says whether the last stop was orderly: if not, any message may
     /// have been delivered without a trace, and all are marked as redelivered.
     pub fn restore(self: &Arc<Self>, recovered: &mut Recovered, clean: bool, work: &mut Work) {
-        let Some(content) = recovered.queues.remove(&self.id) else { return };
+        // A queue of which the journal has no messages still needs its alarm, or `x-expires` would never come.
+        let content = recovered.queues.remove(&self.id).unwrap_or_default();
         let mut inner = self.inner.lock();
         inner.state.skip_to(content.next);
         for (seq, restored) in content.messages {
