@@ -203,3 +203,21 @@ async fn a_missing_dead_letter_exchange_drops_the_message() {
     peer.settle(&received, Verb::Reject).await;
     assert_eq!(peer.counts("q").await.unwrap(), (0, 0));
 }
+
+#[tokio::test]
+async fn letters_that_a_full_queue_passes_on_keep_their_order() {
+    let broker = broker().await;
+    let mut peer = Peer::connect(&broker).await;
+    let to = |key: &str| {
+        table! { "x-max-length" => 0, "x-dead-letter-exchange" => "", "x-dead-letter-routing-key" => key }
+    };
+    peer.queue("first", table! { "x-dead-letter-exchange" => "", "x-dead-letter-routing-key" => "second" })
+        .await;
+    peer.queue("second", to("third")).await;
+    peer.queue("third", table! {}).await;
+    peer.consume("first", 1).await;
+    peer.fill("first", &["a", "b", "c"]).await;
+    let last = [peer.delivery(1).await, peer.delivery(1).await, peer.delivery(1).await];
+    peer.settle_range(1, Verb::Reject, None, (last[0].tag, last[2].tag)).await;
+    assert_eq!(peer.drain("third").await, ["a", "b", "c"]);
+}

@@ -102,6 +102,8 @@ impl Vhost {
     pub fn finish(self: &Arc<Self>, work: &mut Work) {
         // Dead letters that reach a full queue may push out others, and so on. It ends: a message that comes to a
         // queue a second time without a consumer's doing is dropped.
+        // A stack with the oldest on top: the newest first would reverse letters that a full queue passes on.
+        work.aftermath.reverse();
         while let Some(aftermath) = work.aftermath.pop() {
             if let Some(at_ms) = aftermath.alarm_ms {
                 self.shared.alarms.set(at_ms, self, &aftermath.queue);
@@ -109,9 +111,11 @@ impl Vhost {
             if let Some(reason) = aftermath.delete {
                 self.remove_deleted(&aftermath.queue, reason);
             }
+            let older = work.aftermath.len();
             for dead in aftermath.dead {
                 self.dead_letter(&aftermath.queue, &dead, work);
             }
+            work.aftermath.get_mut(older..).unwrap_or_default().reverse();
         }
     }
 }
