@@ -155,3 +155,35 @@ async fn what_needs_no_acknowledgement_cannot_be_settled() {
     peer.open_channel(1, true).await;
     assert_eq!(peer.ready("q").await, 0);
 }
+
+#[tokio::test]
+async fn a_settle_comes_after_the_publishes_before_it() {
+    let broker = broker().await;
+    let mut peer = Peer::connect(&broker).await;
+    peer.queue("q", table! { "x-max-length" => 1, "x-overflow" => "reject-publish" }).await;
+    peer.fill("q", &["old"]).await;
+    let old = peer.get("q").await.unwrap();
+    // In one write, so that the broker reads both together. Were "old" back first, there would be no room for "new".
+    let mut bytes = bytes::BytesMut::new();
+    let publish = leveret_protocol::PublishParts {
+        route: leveret_protocol::Route::Named { exchange: "", routing_key: "q" },
+        mandatory: false,
+        persistent: false,
+        priority: None,
+        ttl_ms: None,
+        cc: &[],
+        bcc: &[],
+        properties: &[],
+        body: b"new",
+    };
+    publish.encode(1, &mut bytes);
+    let ranges = [(old.tag, old.tag)];
+    let (consumer, verb) = (old.consumer, Verb::Release);
+    SettleParts { consumer, verb, confirm: false, note: None, ranges: &ranges }.encode(
+        kind::SETTLE,
+        1,
+        &mut bytes,
+    );
+    peer.write(&bytes).await;
+    assert_eq!(peer.confirm(1, 2).await, leveret_protocol::Outcome::Routed(1));
+}

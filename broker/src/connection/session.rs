@@ -280,6 +280,9 @@ impl Session {
 
     fn settle(&mut self, frame: &Frame) -> Result<(), Violation> {
         let settle = Settle::decode(frame.flags, &frame.payload).map_err(malformed)?;
+        // A client that publishes its result and then acknowledges what it made it from must not lose both to a crash
+        // in between: the journal gets them in this order.
+        self.flush()?;
         let Some(open) = self.channels.get_mut(&frame.channel) else {
             return self.check_closed(frame.channel);
         };
