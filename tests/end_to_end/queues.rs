@@ -329,3 +329,16 @@ pub(crate) async fn gone(peer: &mut Peer, queue: &str) {
     };
     within("the end of the queue", ask).await;
 }
+
+#[tokio::test]
+async fn consumers_of_deleted_queues_do_not_count_towards_the_limit() {
+    let mut config = leveret_tests::config();
+    config.limits.consumers_max = 1;
+    let broker = leveret_tests::broker_with(config).await;
+    let mut peer = Peer::connect(&broker).await;
+    for consumer in 1..=3 {
+        peer.queue("q", table! {}).await;
+        peer.consume("q", consumer).await;
+        peer.delete_queue("q").await;
+    }
+}

@@ -128,6 +128,10 @@ impl Channel {
             None => {}
         }
         if self.held.len() >= self.consumers_max {
+            // Whose queue was deleted is no consumer any more, though its client may never name it again.
+            self.held.retain(|_, held| !held.queue.is_gone());
+        }
+        if self.held.len() >= self.consumers_max {
             return Err(ChannelError::TooManyConsumers { max: self.consumers_max });
         }
         Ok(())
