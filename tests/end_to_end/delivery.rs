@@ -1,6 +1,6 @@
 //! Who gets which message when.
 
-use leveret_protocol::{Consume, Credit, ReplyCode, Verb};
+use leveret_protocol::{Consume, Credit, Get, QueueName, ReplyCode, Verb};
 use leveret_tests::{Peer, Post, broker, consume, post, table};
 
 #[tokio::test]
@@ -189,4 +189,54 @@ async fn a_message_arrives_as_it_was_sent() {
     );
     assert_eq!((received.persistent, received.priority, received.ttl_ms), (true, Some(7), Some(60_000)));
     assert_eq!((received.headers, received.deaths, received.redelivered), (headers, None, None));
+}
+
+#[tokio::test]
+async fn a_message_that_does_not_fit_stays_even_if_it_was_not_to_be_acknowledged() {
+    let broker = broker().await;
+    let mut peer = Peer::connect(&broker).await;
+    peer.queue("q", table! {}).await;
+    let large = "x".repeat(20_000);
+    peer.fill("q", &[&large]).await;
+    let login = leveret_tests::Login { frame_bytes_max: 8_192, ..leveret_tests::Login::default() };
+    let mut small = Peer::login(&broker, &login).await;
+    let queue = || QueueName::new("q").unwrap();
+    let get = |request| Get { request, queue: queue(), consumer: 1, no_ack: true };
+    let (code, _) = small.refused(|request| get(request).into()).await;
+    assert_eq!(code, ReplyCode::ContentTooLarge);
+    assert_eq!(peer.ready("q").await, 1);
+    assert_eq!(peer.must(|request| get(request).into()).await.found, Some(true));
+    assert_eq!(peer.delivery(1).await.body, large);
+    small.vanish();
+    peer.settle_range(1, Verb::Ack, None, (1, 1)).await;
+    peer.channel_closed(1).await;
+}
+
+#[tokio::test]
+async fn a_client_that_gets_and_does_not_read_is_not_listened_to() {
+    let mut config = leveret_tests::config();
+    config.limits.outbox_bytes_max = 64 << 10;
+    let broker = leveret_tests::broker_with(config).await;
+    let mut peer = Peer::connect(&broker).await;
+    peer.queue("q", leveret_protocol::Table::new()).await;
+    let large = "x".repeat(1_000_000);
+    for _ in 0..40 {
+        peer.fill("q", &[&large]).await;
+    }
+    let mut greedy = Peer::connect(&broker).await;
+    let mut gets = bytes::BytesMut::new();
+    for request in 100..140 {
+        let get = Get { request, queue: QueueName::new("q").unwrap(), consumer: 1, no_ack: false };
+        leveret_protocol::Control::from(get).encode(1, &mut gets).unwrap();
+    }
+    // One write, and so one read.
+    greedy.write(&gets).await;
+    while peer.ready("q").await == 40 {}
+    // More than the sockets' buffers take is asked for, so that some must be left however long this lasts.
+    for _ in 0..1_000 {
+        assert!(peer.ready("q").await > 0);
+    }
+    for request in 100..140 {
+        assert_eq!(greedy.answer(1, request).await.unwrap().found, Some(true));
+    }
 }

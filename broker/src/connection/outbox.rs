@@ -118,11 +118,16 @@ impl Outbox {
         self.bell.notify_one();
     }
 
+    /// Whether the client has read enough of its answers to get more.
+    pub(super) fn has_room(&self) -> bool {
+        self.queued.lock().answer_bytes <= self.answer_bytes_max
+    }
+
     /// Waits while too many answers are unread.
     pub(super) async fn wait_for_room(&self) {
         loop {
             let room = self.room.notified();
-            if self.queued.lock().answer_bytes <= self.answer_bytes_max {
+            if self.has_room() {
                 return;
             }
             room.await;

@@ -70,6 +70,10 @@ impl Reader {
         loop {
             match self.session.apply_all(&mut self.buffer) {
                 Ok(Flow::Continue) => {}
+                Ok(Flow::Full) => {
+                    self.session.wait_for_room().await;
+                    continue;
+                }
                 Ok(Flow::Closed) => return End::Client,
                 Err(violation) => return End::Broker(violation),
             }

@@ -145,7 +145,8 @@ impl Session {
 
     fn get(&mut self, number: u16, get: &Get) {
         let Some(open) = self.channels.get_mut(&number) else { return };
-        match open.channel.get(get.consumer, &get.queue, get.no_ack, &mut self.work) {
+        // Without an acknowledgement it would be gone before it is known to fit, so it is settled when it does.
+        match open.channel.get(get.consumer, &get.queue, false, &mut self.work) {
             Ok(Some(got)) => {
                 let mut answer = Answer::of(get.request);
                 answer.done.found = Some(true);
@@ -153,10 +154,14 @@ impl Session {
                 // In one piece, so that nothing comes between the answer and its message.
                 let mut frames = encoded(number, answer.done);
                 let bytes = encode_delivery(number, get.consumer, &got.delivery, &mut frames);
+                let tag = got.delivery.tag;
                 if bytes <= self.frame_bytes_max {
+                    if get.no_ack {
+                        let ranges = [(tag, tag)];
+                        let _ = open.channel.settle(get.consumer, &ranges, &Verb::Ack, &mut self.work);
+                    }
                     return self.outbox.send_frame(frames.freeze(), None);
                 }
-                let tag = got.delivery.tag;
                 let _ = open.channel.settle(get.consumer, &[(tag, tag)], &Verb::Release, &mut self.work);
                 let text = format!(
                     "the message takes a frame of {bytes} bytes, and this connection has agreed on {} at most",

@@ -19,6 +19,8 @@ use crate::topology::{TopologyError, Vhost};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flow {
     Continue,
+    /// It goes on when the client has read its answers; whole frames may be left in the buffer.
+    Full,
     Closed,
 }
 
@@ -93,7 +95,12 @@ impl Session {
             };
             let applied = self.apply(&frame).or_else(|violation| self.close_channel_for(&frame, violation));
             match applied {
-                Ok(Flow::Continue) => {}
+                Ok(Flow::Continue) if frame.kind >= kind::PUBLISH || self.outbox.has_room() => {}
+                // A few bytes can ask for a large message each, so that one buffer of requests could fill the memory.
+                Ok(Flow::Continue | Flow::Full) => {
+                    self.flush()?;
+                    return Ok(Flow::Full);
+                }
                 Ok(Flow::Closed) => {
                     self.flush()?;
                     return Ok(Flow::Closed);
