@@ -115,8 +115,9 @@ pub struct Aftermath {
     pub alarm_ms: Option<u64>,
 }
 
-/// How many seqs one record lists at most, so that purging ten million messages does not make one record of them.
-const GONE_PER_RECORD: usize = 64 * 1024;
+/// How many seqs one record lists at most, so that purging ten million messages, or a consumer that leaves with as many,
+/// does not make one record of them: the journal refuses a record that is longer than a segment.
+const SEQS_PER_RECORD: usize = 64 * 1024;
 
 impl Queue {
     /// An empty queue.
@@ -354,6 +355,15 @@ impl Queue {
         Ok(counts)
     }
 
+    /// Lets go of what was in a queue that is gone. Connections may remember it for long, and must not keep its
+    /// messages in memory and in the journal.
+    pub fn clear(&self) {
+        let mut inner = self.inner.lock();
+        if inner.gone {
+            inner.state = State::new(self.settings.clone(), 0);
+        }
+    }
+
     /// Whether it has been deleted, with all that was held of it.
     pub fn is_gone(&self) -> bool {
         self.inner.lock().gone
@@ -403,12 +413,15 @@ impl Queue {
 
     fn journal(&self, effects: &mut Effects, batch: &mut Batch) {
         if self.settings.durable {
-            if !effects.returned.is_empty() {
-                batch.returned(self.id, &mut effects.returned);
+            for returned in effects.returned.chunks_mut(SEQS_PER_RECORD) {
+                batch.returned(self.id, returned);
+                if returned.len() == SEQS_PER_RECORD {
+                    self.write(batch);
+                }
             }
-            for seqs in effects.gone.chunks_mut(GONE_PER_RECORD) {
+            for seqs in effects.gone.chunks_mut(SEQS_PER_RECORD) {
                 batch.gone(self.id, seqs);
-                if seqs.len() == GONE_PER_RECORD {
+                if seqs.len() == SEQS_PER_RECORD {
                     self.write(batch);
                 }
             }

@@ -29,19 +29,39 @@ struct Set {
     by_queue: FxHashMap<QueueId, u64>,
 }
 
+#[cfg(test)]
+impl Alarms {
+    /// For when each alarm is set, earliest first.
+    pub(super) fn times(&self) -> Vec<u64> {
+        self.set.lock().by_time.keys().map(|(at_ms, _)| *at_ms).collect()
+    }
+}
+
 /// How many queues are woken before others get a chance to run.
 const DUE_PER_TURN: usize = 256;
 
 impl Alarms {
-    /// Sets the queue's alarm to `at_ms`, in place of what it was set to.
+    /// Sets the queue's alarm to `at_ms`, unless it is set to an earlier time: who decided on an alarm later may come
+    /// here before who decided earlier.
     pub fn set(&self, at_ms: u64, vhost: &Arc<Vhost>, queue: &Arc<Queue>) {
         let mut set = self.set.lock();
-        if let Some(before) = set.by_queue.insert(queue.id, at_ms) {
-            set.by_time.remove(&(before, queue.id));
+        match set.by_queue.get(&queue.id).copied() {
+            Some(before) if before <= at_ms => return,
+            Some(before) => drop(set.by_time.remove(&(before, queue.id))),
+            None => {}
         }
+        set.by_queue.insert(queue.id, at_ms);
         set.by_time.insert((at_ms, queue.id), (Arc::downgrade(vhost), Arc::downgrade(queue)));
         if set.by_time.first_key_value().is_some_and(|(first, _)| *first == (at_ms, queue.id)) {
             self.earlier.notify_one();
+        }
+    }
+
+    /// The queue is gone. Its alarm may be years ahead, and would keep its place until then.
+    pub fn forget(&self, queue: QueueId) {
+        let mut set = self.set.lock();
+        if let Some(at_ms) = set.by_queue.remove(&queue) {
+            set.by_time.remove(&(at_ms, queue));
         }
     }
 

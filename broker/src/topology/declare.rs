@@ -224,7 +224,11 @@ impl Vhost {
     }
 
     fn remove_queue(&self, queue: &Queue) -> Result<Position, TopologyError> {
-        self.remove(&mut self.change().registry, queue)
+        let removed = self.remove(&mut self.change().registry, queue);
+        // Only now that the journal knows: a crash before must find the queue with its messages.
+        queue.clear();
+        self.shared.alarms.forget(queue.id);
+        removed
     }
 
     fn remove(&self, registry: &mut Registry, queue: &Queue) -> Result<Position, TopologyError> {

@@ -12,6 +12,9 @@ mod error;
 mod publish;
 mod vhost;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

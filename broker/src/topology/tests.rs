@@ -1,0 +1,91 @@
+//! What of a queue is left behind, and what is not.
+
+use std::sync::Arc;
+
+use leveret_journal::{Journal, Options, RealDisk};
+use leveret_protocol::{QueueName, Table, Value, VhostName};
+
+use super::{Alarms, DeclareQueue, Topology, Vhost, VhostLimits};
+use crate::queue::{ConnectionId, Queue, Settings, Work};
+use crate::store::{Message, Pins, ProgressReporter, Store};
+
+const CONNECTION: ConnectionId = ConnectionId(1);
+
+/// A vhost with one queue, which expires after an hour.
+struct World {
+    store: Arc<Store>,
+    alarms: Arc<Alarms>,
+    vhost: Arc<Vhost>,
+    queue: Arc<Queue>,
+    work: Work,
+    _folder: tempfile::TempDir,
+}
+
+fn name() -> QueueName {
+    QueueName::new("q").unwrap()
+}
+
+fn world() -> World {
+    let folder = tempfile::tempdir().unwrap();
+    let (reporter, progress) = ProgressReporter::new();
+    let options = Options { segment_bytes: 256 << 10, ..Options::new(folder.path(), 1) };
+    let pins = Arc::new(Pins::new(options.segment_bytes));
+    let (journal, _) = Journal::open(Arc::new(RealDisk), options, reporter, &mut |_| Ok(())).unwrap();
+    let store = Store::new(journal, pins, progress);
+    let alarms = Arc::new(Alarms::default());
+    let kept = Arc::clone(&store);
+    let limits = VhostLimits { queues_max: 10, exchanges_max: 100, bindings_max: 10 };
+    let topology = Topology::new(store, Arc::clone(&alarms), limits);
+    let vhost = topology.ensure_vhost(&VhostName::new("/").unwrap()).unwrap();
+    let arguments = Table::from([("x-expires".to_owned(), Value::from(3_600_000))]);
+    let settings = Settings::from_arguments(true, false, false, &arguments).unwrap();
+    let mut work = Work::default();
+    let declare = DeclareQueue { name: name(), settings };
+    let (queue, ..) = vhost.declare_queue(declare, &name(), CONNECTION, &mut work).unwrap();
+    vhost.finish(&mut work);
+    World { store: kept, alarms, vhost, queue, work, _folder: folder }
+}
+
+#[test]
+fn a_deleted_queue_keeps_no_messages_though_somebody_remembers_it() {
+    let World { vhost, queue, mut work, .. } = world();
+    let message = Arc::new(Message::default());
+    queue.enqueue(std::iter::once(&message), None, &mut work, |_, _| {});
+    assert_eq!(Arc::strong_count(&message), 2);
+    vhost.delete_queue(&name(), false, false, CONNECTION).unwrap();
+    assert_eq!(Arc::strong_count(&message), 1);
+    drop(queue);
+}
+
+#[test]
+fn a_deleted_queue_leaves_no_alarm() {
+    let World { alarms, vhost, .. } = world();
+    assert_eq!(alarms.times(), [3_600_000]);
+    vhost.delete_queue(&name(), false, false, CONNECTION).unwrap();
+    assert_eq!(alarms.times(), []);
+}
+
+#[test]
+fn the_earlier_of_two_alarms_rings_in_whatever_order_they_come() {
+    let World { alarms, vhost, queue, .. } = world();
+    for at_ms in [50, 100, 20, 70] {
+        alarms.set(at_ms, &vhost, &queue);
+    }
+    assert_eq!(alarms.times(), [20]);
+}
+
+#[test]
+fn more_can_come_back_at_once_than_one_segment_notes() {
+    const MESSAGES: usize = 150_000;
+    let World { store, queue, mut work, _folder: folder, .. } = world();
+    let message = Arc::new(Message::default());
+    queue.enqueue(std::iter::repeat_n(&message, MESSAGES), None, &mut work, |_, _| {});
+    let holder = queue.open_passive(&mut work).unwrap();
+    for _ in 0..MESSAGES {
+        queue.get(holder, false, &mut work).unwrap().unwrap();
+    }
+    let before = store.end();
+    queue.release(holder, &mut work).unwrap();
+    assert!(store.end().0 - before.0 > 2 * MESSAGES as u64, "each takes two bytes in the journal");
+    drop(folder);
+}
