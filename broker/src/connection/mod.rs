@@ -160,6 +160,10 @@ async fn attend(socket: TcpStream, id: ConnectionId, context: &Arc<Context>, ent
             _ = tokio::time::timeout(FAREWELL_TIMEOUT, &mut writing) => {}
             () = context.cutting.cancelled() => {}
         }
-        writing.abort();
+        if !writing.is_finished() {
+            writing.abort();
+            // It holds the journal, whose directory must be free when the broker has stopped.
+            let _ = writing.await;
+        }
     }
 }
