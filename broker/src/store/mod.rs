@@ -194,10 +194,11 @@ impl Store {
             rest = behind;
         }
         let end = group.end();
-        drop(group);
+        // Before anybody can see an end behind it: reclaiming would let go of a definition that it does not know of.
         if batch.records.iter().any(|(kind, _)| *kind == kind::DEFINITION) {
             self.definitions_end.fetch_max(end.0, Ordering::Relaxed);
         }
+        drop(group);
         batch.clear();
         Ok(end)
     }
