@@ -149,9 +149,12 @@ impl Broker {
             self.context.cutting.cancel();
             self.tasks.wait().await;
         }
-        reclaim::checkpoint(&self.context.topology, &self.context.store, &self.checkpoint).await?;
         let store = Arc::clone(&self.context.store);
-        Ok(tokio::task::spawn_blocking(move || store.close()).await??)
+        let checkpointed = reclaim::checkpoint(&self.context.topology, &store, &self.checkpoint).await;
+        // The journal is closed whatever became of the checkpoint, which only repeats what is in the journal.
+        tokio::task::spawn_blocking(move || store.close()).await??;
+        checkpointed?;
+        Ok(())
     }
 }
 
@@ -369,12 +372,7 @@ fn background(tasks: &TaskTracker, context: &Arc<Context>, alarms: Arc<Alarms>, 
     });
     let stopping = context.stopping.clone();
     let (topology, store) = (Arc::clone(&context.topology), Arc::clone(&context.store));
-    tasks.spawn(async move {
-        tokio::select! {
-            () = reclaim::run(&topology, &store, &checkpoint) => {}
-            () = stopping.cancelled() => {}
-        }
-    });
+    tasks.spawn(async move { reclaim::run(&topology, &store, &checkpoint, &stopping).await });
     let stopping = context.stopping.clone();
     let mut progress = context.store.progress();
     tasks.spawn(async move {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leveret_journal::Position;
+use tokio_util::sync::CancellationToken;
 
 use crate::store::{Checkpoint, CheckpointError, Store};
 use crate::topology::{Definition, Topology};
@@ -27,11 +28,11 @@ pub enum SaveError {
 /// How often it looks. Reclaiming a second later costs a second's segments; looking costs a lock.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Reclaims for ever.
-pub(crate) async fn run(topology: &Arc<Topology>, store: &Store, path: &Path) {
+/// Reclaims until the broker stops, but finishes a checkpoint that it has begun: the last one is written into the same
+/// file.
+pub(crate) async fn run(topology: &Arc<Topology>, store: &Store, path: &Path, stopping: &CancellationToken) {
     let mut checkpointed = Position::default();
-    loop {
-        tokio::time::sleep(PAUSE).await;
+    while stopping.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_some() {
         // The newest segment is being written, and stays.
         if store.segments() <= 1 {
             continue;

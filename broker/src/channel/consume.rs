@@ -74,14 +74,21 @@ impl Channel {
         Ok(())
     }
 
-    /// Ends a consumer that cannot be served: what it holds goes back to its place, without blame.
-    pub fn give_back(&mut self, number: u32, work: &mut Work) {
-        let Some(held) = self.held.remove(&number) else { return };
-        // Cancelled first, or it would get at once what it gives back. To a queue that is gone nothing can go back.
+    /// Ends a consumer that got a delivery which cannot be sent: that one goes back to its place, without blame; what
+    /// else it holds can still be settled. Whether it was not ended yet.
+    pub fn give_back(&mut self, number: u32, tag: u64, work: &mut Work) -> bool {
+        let Some(held) = self.held.get_mut(&number) else { return false };
+        let first = held.role.is_consumer();
+        held.role = Role::Cancelled;
+        // Cancelled first, or it would get at once what it gives back. To a queue that is gone nothing can go back, and
+        // without acknowledgements the delivery has counted as done since it was made.
         let _ = held.queue.cancel(held.holder, work);
-        let _ = held.queue.settle(held.holder, &[(0, 0)], &Verb::Release, work);
-        let _ = held.queue.release(held.holder, work);
+        let left = held.queue.settle(held.holder, &[(tag, tag)], &Verb::Release, work);
+        if left.is_ok_and(|left| left.unwrap_or(0) == 0) {
+            self.held.remove(&number);
+        }
         self.vhost.finish(work);
+        first
     }
 
     /// Takes one message off a queue, if there is one; also says how many messages are ready, or are left. All gets

@@ -44,8 +44,8 @@ struct Queued {
     waiting: VecDeque<(Position, Outgoing)>,
     /// The bytes of all that is not a delivery. A client that asks and does not read is not listened to any more.
     answer_bytes: usize,
-    /// Consumers (channel, number) that got a delivery which is larger than their client takes.
-    unfit: Vec<(u16, u32)>,
+    /// Deliveries (channel, consumer, tag) that are larger than the client takes.
+    unfit: Vec<(u16, u32, u64)>,
     ending: bool,
 }
 
@@ -100,15 +100,12 @@ impl Outbox {
     }
 
     /// A consumer's delivery is larger than its client takes.
-    pub(super) fn does_not_fit(&self, channel: u16, consumer: u32) {
-        let mut queued = self.queued.lock();
-        if !queued.unfit.contains(&(channel, consumer)) {
-            queued.unfit.push((channel, consumer));
-        }
+    pub(super) fn does_not_fit(&self, channel: u16, consumer: u32, tag: u64) {
+        self.queued.lock().unfit.push((channel, consumer, tag));
     }
 
-    /// Takes the consumers that got a delivery which does not fit.
-    pub(super) fn take_unfit(&self) -> Vec<(u16, u32)> {
+    /// Takes the deliveries that do not fit: channel, consumer, tag.
+    pub(super) fn take_unfit(&self) -> Vec<(u16, u32, u64)> {
         std::mem::take(&mut self.queued.lock().unfit)
     }
 

@@ -128,9 +128,11 @@ impl Session {
     /// connection get none any more.
     pub(super) fn resume(&mut self) {
         self.work.now_ms = self.context.clock.now_ms();
-        for (channel, consumer) in self.outbox.take_unfit() {
+        for (channel, consumer, tag) in self.outbox.take_unfit() {
             let Some(open) = self.channels.get_mut(&channel) else { continue };
-            open.channel.give_back(consumer, &mut self.work);
+            if !open.channel.give_back(consumer, tag, &mut self.work) {
+                continue;
+            }
             let text = format!("a message takes a frame of more than {} bytes", self.frame_bytes_max);
             let code = ReplyCode::ContentTooLarge;
             self.outbox.send(channel, ConsumerCancelled { consumer, code, text }, None);

@@ -80,7 +80,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
                     let start = buffer.len();
                     if encode_delivery(channel, consumer, &delivery, buffer) > self.frame_bytes_max {
                         buffer.truncate(start);
-                        self.outbox.does_not_fit(channel, consumer);
+                        self.outbox.does_not_fit(channel, consumer, delivery.tag);
                         self.resume.notify_one();
                     }
                 }
@@ -104,9 +104,15 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
     }
 
     async fn write(&mut self, buffer: &mut BytesMut) -> std::io::Result<()> {
-        let written = tokio::time::timeout(STALL_MAX, self.socket.write_all(buffer)).await;
-        buffer.clear();
-        written.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut)))
+        while !buffer.is_empty() {
+            // For each piece and not for all: a slow client that reads is not one that stalls.
+            match tokio::time::timeout(STALL_MAX, self.socket.write_buf(buffer)).await {
+                Ok(Ok(0)) => return Err(std::io::ErrorKind::WriteZero.into()),
+                Ok(written) => drop(written?),
+                Err(_) => return Err(std::io::ErrorKind::TimedOut.into()),
+            }
+        }
+        Ok(())
     }
 }
 

@@ -35,7 +35,21 @@ impl Checkpoint {
 
     /// Replaces the checkpoint: after a crash it is either the old one or this.
     pub fn save(&self, path: &Path) -> Result<(), CheckpointError> {
-        self.write(path).map_err(CheckpointError)
+        if path.exists() {
+            return self.write(path).map_err(CheckpointError);
+        }
+        // A database that was killed while it was made cannot be opened again, so the first one is made elsewhere.
+        let new = path.with_extension("new");
+        let failed = |error: std::io::Error| CheckpointError(error.into());
+        if new.exists() {
+            std::fs::remove_file(&new).map_err(failed)?;
+        }
+        self.write(&new).map_err(CheckpointError)?;
+        std::fs::rename(&new, path).map_err(failed)?;
+        match path.parent() {
+            Some(folder) => std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed),
+            None => Ok(()),
+        }
     }
 
     fn read(path: &Path) -> Result<Self, redb::Error> {
@@ -76,6 +90,17 @@ impl Checkpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_first_checkpoint_that_was_killed_half_way_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("definitions.redb");
+        std::fs::write(path.with_extension("new"), [0; 4096]).unwrap();
+        assert_eq!(Checkpoint::load(&path).unwrap(), Checkpoint::default());
+        let checkpoint = Checkpoint { position: Position(640), next_queue: 7, definitions: vec![vec![1]] };
+        checkpoint.save(&path).unwrap();
+        assert_eq!(Checkpoint::load(&path).unwrap(), checkpoint);
+    }
 
     #[test]
     fn the_newest_checkpoint_replaces_the_older_one() {

@@ -8,14 +8,13 @@ use leveret_protocol::{Death, DeathHistory, DeathReason, Properties, RoutingKey}
 use super::{Resolved, Vhost};
 use crate::exchange::{Publisher, Routable, Route};
 use crate::queue::{Dead, DeadLetter, Queue, Work};
-use crate::store::{Batch, Message, Pin};
+use crate::store::{Batch, Message, Pin, QueueId, Seq};
 
 impl Vhost {
     /// Carries a message on. Whatever becomes of it, its place in the queue that gave it up is settled: in one
     /// journal record with its new place, so that a crash leaves it in exactly one of the two.
     pub(super) fn dead_letter(self: &Arc<Self>, from: &Arc<Queue>, dead: &Dead, work: &mut Work) {
-        let origin = dead.seq.filter(|_| from.settings.durable && dead.message.position.is_some());
-        let origin = origin.map(|seq| (from.id, seq));
+        let origin = origin(from, dead);
         let targets =
             from.settings.dead_letter.as_ref().and_then(|letter| self.letter(from, letter, dead, work));
         if let Some((mut message, resolved)) = targets {
@@ -42,7 +41,15 @@ impl Vhost {
         self.settle_origin(origin);
     }
 
-    fn settle_origin(&self, origin: Option<(crate::store::QueueId, crate::store::Seq)>) {
+    /// Lets dead letters go that are too many to be carried on.
+    pub(super) fn drop_letters(&self, from: &Queue, dead: &[Dead]) {
+        tracing::warn!(queue = %from.name, letters = dead.len(), "dead letters are dropped: one message made too many");
+        for dead in dead {
+            self.settle_origin(origin(from, dead));
+        }
+    }
+
+    fn settle_origin(&self, origin: Option<(QueueId, Seq)>) {
         let Some((queue, seq)) = origin else { return };
         let mut batch = Batch::default();
         batch.gone(queue, &mut [seq]);
@@ -105,6 +112,12 @@ impl Vhost {
         };
         Some((message, resolved))
     }
+}
+
+/// Where the journal has the message until it has its new place; nowhere, if it never had it.
+fn origin(from: &Queue, dead: &Dead) -> Option<(QueueId, Seq)> {
+    let seq = dead.seq.filter(|_| from.settings.durable && dead.message.position.is_some());
+    seq.map(|seq| (from.id, seq))
 }
 
 fn death(from: &Queue, dead: &Dead, now_ms: u64) -> Death {

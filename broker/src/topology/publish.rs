@@ -44,6 +44,9 @@ impl Resolved {
     }
 }
 
+/// How many dead letters that a dead-letter queue gives up in its turn are carried on in one go.
+const ONWARD_LETTERS_MAX: usize = 64 * 1024;
+
 impl Vhost {
     /// Puts a batch of messages into their queues, in order, and empties the batch. `outcomes` is filled with what
     /// became of each. Gives the position that must be synced before the publishers may be told, if anything of
@@ -101,15 +104,27 @@ impl Vhost {
     /// Does what queues left to do: carries dead letters on, sets alarms, removes queues that decided to go.
     pub fn finish(self: &Arc<Self>, work: &mut Work) {
         // Dead letters that reach a full queue may push out others, and so on. It ends: a message that comes to a
-        // queue a second time without a consumer's doing is dropped.
+        // queue a second time without a consumer's doing is dropped. But it may end late: among queues that all give
+        // up what a fanout brings to all of them, one message would take every path there is.
+        let mut onward = 0;
+        let mut first_hand = work.aftermath.len();
         // A stack with the oldest on top: the newest first would reverse letters that a full queue passes on.
         work.aftermath.reverse();
         while let Some(aftermath) = work.aftermath.pop() {
+            if work.aftermath.len() < first_hand {
+                first_hand = work.aftermath.len();
+            } else {
+                onward += aftermath.dead.len();
+            }
             if let Some(at_ms) = aftermath.alarm_ms {
                 self.shared.alarms.set(at_ms, self, &aftermath.queue);
             }
             if let Some(reason) = aftermath.delete {
                 self.remove_deleted(&aftermath.queue, reason);
+            }
+            if onward > ONWARD_LETTERS_MAX {
+                self.drop_letters(&aftermath.queue, &aftermath.dead);
+                continue;
             }
             let older = work.aftermath.len();
             for dead in aftermath.dead {
