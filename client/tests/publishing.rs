@@ -6,8 +6,9 @@ mod support;
 
 use std::time::Duration;
 
+use bytes::BytesMut;
 use leveret_client::{Interruption, Message, PublishError, Publisher, Recovery, ReplyCode};
-use leveret_protocol::{ChannelClosed, Control, Outcome};
+use leveret_protocol::{ChannelClosed, Close, Confirm, Control, Outcome};
 use support::{CONTROL, Conversation, FIRST, Limits, Peer, in_time};
 
 async fn publisher(peer: &Peer) -> (leveret_client::Client, Publisher, Conversation) {
@@ -31,6 +32,20 @@ async fn publish_returns_when_the_broker_has_confirmed() {
     assert_eq!(got.body, b"body");
     conversation.confirm(FIRST, &[(1, 1, Outcome::Routed(2))]).await;
     assert_eq!(in_time(publish).await.unwrap().queues, 2);
+}
+
+#[tokio::test]
+async fn a_confirm_that_comes_with_the_goodbye_wakes_its_publisher() {
+    let peer = Peer::listen().await;
+    let (_client, publisher, mut conversation) = publisher(&peer).await;
+    let publish = tokio::spawn(async move { publisher.publish("order.paid", "body").await });
+    conversation.published(FIRST).await;
+    let mut both = BytesMut::new();
+    Confirm::encode(&[Confirm { first: 1, count: 1, outcome: Outcome::Routed(1) }], FIRST, &mut both);
+    let goodbye = Close { code: ReplyCode::ConnectionForced, text: "the broker stops".to_owned() };
+    Control::from(goodbye).encode(0, &mut both).unwrap();
+    conversation.write(&both).await;
+    assert_eq!(in_time(publish).await.unwrap().unwrap().queues, 1);
 }
 
 #[tokio::test]
