@@ -146,6 +146,9 @@ impl Queue {
         let mut inner = self.inner.lock();
         inner.state.skip_to(content.next);
         for (seq, restored) in content.messages {
+            if !clean && restored.returned.is_none() {
+                work.effects.returned.push((seq, 0));
+            }
             let restored = super::Restored {
                 seq,
                 message: restored.message,
