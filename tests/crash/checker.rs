@@ -218,6 +218,9 @@ impl Checker {
             );
         };
         let before = std::mem::replace(&mut published.outcome, outcome);
+        if outcome == Outcome::NotStored && published.seen {
+            self.violation(Rule::Phantom, Some(id), "it was not stored, and somebody has it".to_owned());
+        }
         if before != Outcome::Begun {
             let what = format!("two outcomes: {before:?}, then {outcome:?}");
             self.violation(Rule::Phantom, Some(id), what);
@@ -311,7 +314,8 @@ impl Checker {
     }
 
     /// Within one life a dead letter only goes forward, and only by a rejection. Whether a move survived the end of a
-    /// life is known if something behind it is durable.
+    /// life is known if something behind it is durable. If it did not survive, the message is back where it came from,
+    /// and its next rejection makes another dead letter, that nobody has seen.
     fn check_chain(&mut self, held: &Held) {
         if chain_place(held.queue).is_none() {
             return;
@@ -326,7 +330,13 @@ impl Checker {
         }
         let last =
             self.message(held.id).and_then(|published| published.last.replace((held.life, held.queue)));
-        let Some((life, queue)) = last.filter(|(life, _)| *life == held.life) else { return };
+        let Some((life, queue)) = last else { return };
+        if life < held.life {
+            if let Some(published) = self.message(held.id) {
+                published.places[behind].fill(Place::default());
+            }
+            return;
+        }
         let moved =
             places[usize::from(queue)].step == Step::Rejected && dead_letter(queue) == Some(held.queue);
         if queue != held.queue && !moved {
@@ -422,7 +432,12 @@ impl Published {
 impl Verdict {
     /// The first violations, each with all that the history says about its message.
     pub(crate) fn explain(&self, history: &[Entry]) -> String {
-        let mut text = format!("{} violations\n", self.violations.len());
+        let mut rules: Vec<Rule> = self.violations.iter().map(|violation| violation.rule).collect();
+        rules.sort_unstable();
+        let mut text = String::new();
+        for same in rules.chunk_by(PartialEq::eq) {
+            text += &format!("{} of {:?}\n", same.len(), same[0]);
+        }
         for violation in self.violations.iter().take(10) {
             text += &format!(
                 "{:?} at {}: {:?}: {}\n",

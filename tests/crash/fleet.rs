@@ -85,6 +85,13 @@ impl Fleet {
 
     /// The broker has ended: waits until every client knows, and closes this chapter of the history.
     pub(crate) async fn broker_ended(&self) {
+        let noticed = tokio::time::timeout(PATIENCE, self.all_know()).await;
+        assert!(noticed.is_ok(), "{} clients do not notice the end", *self.sessions.borrow());
+        self.history.add(Event::Down);
+        self.life.fetch_add(1, Ordering::Relaxed);
+    }
+
+    async fn all_know(&self) {
         let mut sessions = self.sessions.subscribe();
         sessions.wait_for(|sessions| *sessions == 0).await.unwrap();
         let watches = self.recovering.lock().unwrap().clone();
@@ -95,8 +102,6 @@ impl Fleet {
                 }
             }
         }
-        self.history.add(Event::Down);
-        self.life.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn life(&self) -> u32 {
