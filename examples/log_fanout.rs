@@ -142,7 +142,7 @@ async fn fan_out(input: &Input) -> anyhow::Result<()> {
         error = subscribers.failed() => return Err(error),
     };
     let tallies = subscribers.finish(&client).await?;
-    emitted.print(input);
+    emitted.print();
     print_table(&tallies);
     client.close().await?;
     Ok(broker.stop().await?)
@@ -173,7 +173,7 @@ async fn emit_to(url: &str, input: &Input) -> anyhow::Result<()> {
     let lines = input.open()?;
     let client = Client::builder(url).name("log_fanout emit").connect().await?;
     client.declare(Exchange::topic(LOGS.exchange).durable()).await?;
-    emit(&client, lines).await?.print(input);
+    emit(&client, lines).await?.print();
     Ok(client.close().await?)
 }
 
@@ -206,7 +206,7 @@ async fn emit(client: &Client, mut lines: mpsc::Receiver<io::Result<Line>>) -> a
     loop {
         tokio::select! {
             count = lines.recv_many(&mut batch, BATCH_LINES_MAX) => if count == 0 { break },
-            interrupted = tokio::signal::ctrl_c() => { interrupted?; break }
+            _ = interrupts.recv() => break,
         }
         let mut receipts = Vec::with_capacity(batch.len());
         for line in batch.drain(..) {
@@ -222,10 +222,8 @@ async fn emit(client: &Client, mut lines: mpsc::Receiver<io::Result<Line>>) -> a
 }
 
 impl Emitted {
-    fn print(&self, input: &Input) {
-        let Self { lines, unheard } = self;
-        let files = input.files.len();
-        println!("\n{lines} lines from {files} sources published and confirmed, {unheard} of them unheard");
+    fn print(&self) {
+        println!("\n{} lines published and confirmed, {} of them unheard", self.lines, self.unheard);
     }
 }
 

@@ -19,10 +19,7 @@ fn log_fanout_gives_each_subscriber_its_part_of_the_files() {
         table(&output),
         ["alerts *.error 11 11 0 0 0", "web-team web.# 20 3 2 15 0", "archive # 78 11 11 45 11",]
     );
-    assert!(
-        output.contains("78 lines from 4 sources published and confirmed, 0 of them unheard"),
-        "{output}"
-    );
+    assert!(output.contains("78 lines published and confirmed, 0 of them unheard"), "{output}");
     // Each subscriber gets the lines themselves, and in their order.
     let web = fs::read_to_string(log_file("web.log")).unwrap();
     assert_eq!(bodies(&output, "web-team"), web.lines().collect::<Vec<_>>());
@@ -86,7 +83,7 @@ async fn log_fanout_emits_to_and_subscribes_at_a_running_broker() {
         let mut program = Running::start(example("log_fanout").args(subscribe));
         program.wait_for("waiting for *.error in the queue logs.*.error; Ctrl-C ends");
         let emit = || run(example("log_fanout").args(["emit", "--url", &url, &log_file("orders.log")]));
-        assert!(emit().contains("26 lines from 1 sources published and confirmed, 24 of them unheard"));
+        assert!(emit().contains("26 lines published and confirmed, 24 of them unheard"));
         program.wait_for("order 20420 not paid");
         assert_eq!(table(&program.interrupt()), ["*.error *.error 2 2 0 0 0"]);
 
@@ -145,7 +142,7 @@ fn request_reply_matches_replies_that_come_in_another_order() {
     ];
     assert_eq!(got, expected.map(str::to_owned).into());
     assert!(
-        output.contains(r#"asked the queue pricez: "#) && output.contains(r#"no queue is bound"#),
+        output.contains("asked the queue pricez: ") && output.contains("no queue is bound"),
         "{output}"
     );
 }
