@@ -7,6 +7,10 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
+    clippy::format_push_string,
+    clippy::cast_precision_loss,
+    clippy::similar_names,
+    clippy::ptr_arg,
     reason = "all of this is a test, though not every function of it is marked as one"
 )]
 
