@@ -139,7 +139,7 @@ impl Broker {
 
     /// Stops: accepts nobody any more, tells clients why, sends the confirms that are due, writes everything out.
     pub async fn stop(self) -> Result<(), StopError> {
-        self.context.stopping.cancel();
+        self.context.stop();
         self.tasks.close();
         if tokio::time::timeout(self.shutdown_timeout, self.tasks.wait()).await.is_err() {
             tracing::warn!(
@@ -160,7 +160,7 @@ impl Broker {
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        self.context.stopping.cancel();
+        self.context.stop();
     }
 }
 
@@ -355,6 +355,7 @@ fn context(
         hashing: Semaphore::new(HASHING_MAX),
         clock,
         limits,
+        gate: Arc::default(),
         stopping: CancellationToken::new(),
         cutting: CancellationToken::new(),
     })
@@ -373,13 +374,13 @@ fn background(tasks: &TaskTracker, context: &Arc<Context>, alarms: Arc<Alarms>, 
     let stopping = context.stopping.clone();
     let (topology, store) = (Arc::clone(&context.topology), Arc::clone(&context.store));
     tasks.spawn(async move { reclaim::run(&topology, &store, &checkpoint, &stopping).await });
-    let stopping = context.stopping.clone();
+    let context = Arc::clone(context);
     let mut progress = context.store.progress();
     tasks.spawn(async move {
         tokio::select! {
             // Nothing can be confirmed any more, so nobody must go on as if it could.
-            _ = progress.wait_for(|progress| progress.failure.is_some()) => stopping.cancel(),
-            () = stopping.cancelled() => {}
+            _ = progress.wait_for(|progress| progress.failure.is_some()) => context.stop(),
+            () = context.stopping.cancelled() => {}
         }
     });
 }

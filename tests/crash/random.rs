@@ -1,5 +1,7 @@
 //! Random numbers that a seed brings back.
 
+use std::hash::BuildHasher;
+
 /// The generator SplitMix64: a few lines, and good enough to choose when to kill and what to publish.
 #[derive(Debug, Clone)]
 pub(crate) struct Random(u64);
@@ -34,6 +36,5 @@ pub(crate) fn seed() -> u64 {
     if let Some(seed) = std::env::var("LEVERET_SEED").ok().and_then(|seed| seed.parse().ok()) {
         return seed;
     }
-    use std::hash::BuildHasher;
     std::hash::RandomState::new().hash_one(std::process::id())
 }

@@ -60,7 +60,7 @@ impl Server {
             .kill_on_drop(true)
             .spawn()
             .unwrap_or_else(|error| panic!("{} does not start: {error}", line[0].display()));
-        let pid = Pid::from_raw(child.id().unwrap() as i32).unwrap();
+        let pid = Pid::from_raw(child.id().unwrap().cast_signed()).unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let (listens, listening) = watch::channel(false);
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();

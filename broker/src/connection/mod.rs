@@ -27,7 +27,7 @@ use self::session::Session;
 use self::writer::Writer;
 use crate::auth::{Throttle, Users};
 use crate::clock::Clock;
-use crate::queue::ConnectionId;
+use crate::queue::{ConnectionId, Gate};
 use crate::store::Store;
 use crate::topology::Topology;
 
@@ -66,10 +66,20 @@ pub struct Context {
     pub clock: Clock,
     /// Bounds.
     pub limits: Limits,
+    /// Closed before the broker stops, so that nothing is delivered while connections end.
+    pub gate: Arc<Gate>,
     /// Cancelled when the broker stops: clients are told, and have time to take what is left for them.
     pub stopping: CancellationToken,
     /// Cancelled when that time is over: connections end as they are.
     pub cutting: CancellationToken,
+}
+
+impl Context {
+    /// Begins to stop: nothing is delivered any more, and every connection is told to end.
+    pub fn stop(&self) {
+        self.gate.close();
+        self.stopping.cancel();
+    }
 }
 
 /// Why the broker refuses something that was not a request, and what ends with it.
@@ -130,7 +140,7 @@ pub async fn serve(
 }
 
 async fn attend(socket: TcpStream, id: ConnectionId, context: &Arc<Context>, entered: Entered) {
-    let outbox = Outbox::new(context.limits.outbox_bytes_max);
+    let outbox = Outbox::new(context.limits.outbox_bytes_max, Arc::clone(&context.gate));
     let resume = Arc::new(Notify::new());
     let (read_half, write_half) = socket.into_split();
     let writer = Writer {

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::channel::ConfirmRuns;
-use crate::queue::{Delivery, Outlet, Recipient};
+use crate::queue::{Delivery, Gate, Outlet, Recipient};
 
 /// One thing to send.
 #[derive(Debug)]
@@ -62,12 +62,12 @@ pub(super) struct Left {
 const CONFIRM_BYTES: usize = 24;
 
 impl Outbox {
-    pub(super) fn new(bytes_max: usize) -> Arc<Self> {
+    pub(super) fn new(bytes_max: usize, gate: Arc<Gate>) -> Arc<Self> {
         Arc::new(Self {
             queued: Mutex::default(),
             bell: Notify::new(),
             room: Notify::new(),
-            outlet: Arc::new(Outlet::new(bytes_max)),
+            outlet: Arc::new(Outlet::behind(gate, bytes_max)),
             answer_bytes_max: bytes_max,
         })
     }

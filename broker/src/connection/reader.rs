@@ -59,9 +59,16 @@ impl Reader {
     pub(super) async fn run(&mut self, context: &Context) {
         if let End::Broker(violation) = self.serve(context).await {
             tracing::info!(code = %violation.code, text = violation.text, "a connection is closed by the broker");
-            self.session.say_last(Close { code: violation.code, text: violation.text });
-            // The client may still be sending; it is read, and ignored, until it has seen the close.
-            let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.wait_for_closed()).await;
+            let close = Close { code: violation.code, text: violation.text };
+            let stopping = context.stopping.is_cancelled();
+            if stopping {
+                self.session.say_goodbye(close);
+            } else {
+                self.session.say_last(close);
+            }
+            // The client may still be sending; it is read, and ignored, until it has seen the close. But what it has
+            // settled before it saw that the broker stops is not brought again.
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.wait_for_closed(stopping)).await;
         }
     }
 
@@ -114,10 +121,11 @@ impl Reader {
         }
     }
 
-    async fn wait_for_closed(&mut self) {
+    async fn wait_for_closed(&mut self, settles_count: bool) {
         loop {
             match Frame::decode(&mut self.buffer, self.session.frame_bytes_max) {
                 Ok(Some(frame)) if self.session.answers_close(&frame) => return,
+                Ok(Some(frame)) if settles_count => self.session.settle_late(&frame),
                 Ok(Some(_)) => {}
                 // What cannot be read as frames is thrown away as bytes.
                 Err(_) => self.buffer.clear(),

@@ -155,10 +155,26 @@ impl Session {
     /// confirms that wait for the disk, comes before it, and no delivery comes after it.
     pub(super) fn say_last(&mut self, control: impl Into<Control>) {
         self.close();
+        self.say_goodbye(control);
+    }
+
+    /// Sends a frame behind everything that was due. What the client holds stays with it until the session is closed.
+    pub(super) fn say_goodbye(&mut self, control: impl Into<Control>) {
         let failed = self.context.store.progress().borrow().failure.is_some();
         // A journal that has failed reaches no position any more.
         let position = (!failed).then(|| self.context.store.end());
         self.outbox.send(0, control, position);
+    }
+
+    /// Takes a settle that the client sent before it saw that the broker stops. It is not answered any more, and a wrong
+    /// one changes nothing.
+    pub(super) fn settle_late(&mut self, frame: &Frame) {
+        if frame.kind == kind::SETTLE
+            && let Ok(settle) = Settle::decode(frame.flags, &frame.payload)
+        {
+            self.work.now_ms = self.context.clock.now_ms();
+            let _ = self.apply_settle(frame.channel, &settle);
+        }
     }
 
     /// Whether a frame that comes after the broker's close answers it. A close that crosses it is answered.
@@ -292,8 +308,25 @@ impl Session {
         // A client that publishes its result and then acknowledges what it made it from must not lose both to a crash
         // in between: the journal gets them in this order.
         self.flush()?;
-        let Some(open) = self.channels.get_mut(&frame.channel) else {
-            return self.check_closed(frame.channel);
+        self.apply_settle(frame.channel, &settle)?;
+        if settle.confirm && self.channels.contains_key(&frame.channel) {
+            let mut bytes = BytesMut::new();
+            let settled = SettleParts {
+                consumer: settle.consumer,
+                verb: settle.verb,
+                confirm: true,
+                note: None,
+                ranges: &self.ranges,
+            };
+            settled.encode(kind::SETTLED, frame.channel, &mut bytes);
+            self.outbox.send_frame(bytes.freeze(), Some(self.context.store.end()));
+        }
+        Ok(())
+    }
+
+    fn apply_settle(&mut self, channel: u16, settle: &Settle<'_>) -> Result<(), Violation> {
+        let Some(open) = self.channels.get_mut(&channel) else {
+            return self.check_closed(channel);
         };
         self.ranges.clear();
         self.ranges.extend(settle.ranges.iter());
@@ -308,18 +341,6 @@ impl Session {
         let calls = if up_to { self.ranges.chunks(1) } else { self.ranges.chunks(self.ranges.len().max(1)) };
         for ranges in calls {
             open.channel.settle(settle.consumer, ranges, &verb, &mut self.work).map_err(of_channel)?;
-        }
-        if settle.confirm {
-            let mut bytes = BytesMut::new();
-            let settled = SettleParts {
-                consumer: settle.consumer,
-                verb: settle.verb,
-                confirm: true,
-                note: None,
-                ranges: &self.ranges,
-            };
-            settled.encode(kind::SETTLED, frame.channel, &mut bytes);
-            self.outbox.send_frame(bytes.freeze(), Some(self.context.store.end()));
         }
         Ok(())
     }

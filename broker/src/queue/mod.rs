@@ -39,6 +39,6 @@ pub use effects::{Dead, DeleteReason, Delivery, Effects};
 pub use handle::{Aftermath, ConnectionId, Counts, DeleteError, Queue, QueueGone, Recipient, Work};
 pub use holders::HolderId;
 pub use limits::Refused;
-pub use outlet::Outlet;
+pub use outlet::{Gate, Outlet};
 pub use settings::{ArgumentError, DELIVERY_LIMIT_DEFAULT, DeadLetter, Inequivalent, Overflow, Settings};
 pub use state::{Got, Restored, State, UnknownTag, Verb};

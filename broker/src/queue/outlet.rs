@@ -1,5 +1,6 @@
 //! How full the connection is that deliveries go to.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// The bytes that wait to be written to one connection, shared by all its consumers and their queues.
@@ -12,6 +13,23 @@ pub struct Outlet {
     waiting: AtomicUsize,
     cap: usize,
     starved: AtomicBool,
+    gate: Arc<Gate>,
+}
+
+/// Whether anything is delivered at all, to any connection.
+///
+/// A broker that stops closes it first: what one connection gives back when it ends must not go out to another one
+/// that will end a moment later, counted as failed each time.
+#[derive(Debug, Default)]
+pub struct Gate {
+    closed: AtomicBool,
+}
+
+impl Gate {
+    /// Nothing is delivered from now on.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+    }
 }
 
 // All orderings are sequentially consistent. `starve` and `sub` each write one of the two atomics and then read the
@@ -19,7 +37,12 @@ pub struct Outlet {
 impl Outlet {
     /// An empty outlet that is full at `cap` bytes. A cap of 0 counts as 1, since it could never open.
     pub fn new(cap: usize) -> Self {
-        Self { waiting: AtomicUsize::new(0), cap: cap.max(1), starved: AtomicBool::new(false) }
+        Self::behind(Arc::default(), cap)
+    }
+
+    /// As [`Outlet::new`], without room once the gate is closed.
+    pub fn behind(gate: Arc<Gate>, cap: usize) -> Self {
+        Self { waiting: AtomicUsize::new(0), cap: cap.max(1), starved: AtomicBool::new(false), gate }
     }
 
     /// Whether another delivery may be put in.
@@ -52,7 +75,7 @@ impl Outlet {
 
     /// How many bytes still go in.
     pub(super) fn room(&self) -> usize {
-        self.cap.saturating_sub(self.waiting())
+        if self.gate.closed.load(Ordering::SeqCst) { 0 } else { self.cap.saturating_sub(self.waiting()) }
     }
 
     /// The room, and if there is none, a note for [`Outlet::sub`] that somebody waits for some.
