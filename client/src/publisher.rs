@@ -168,7 +168,9 @@ impl Inner {
         message: Message,
     ) -> Result<Receipt, PublishError> {
         if self.shared.is_closing() {
-            return Err(PublishError::NotSent { message: Box::new(message), cause: Interruption::Closed });
+            let cause = self.shared.state.borrow().loss().cloned();
+            let cause = cause.map_or(Interruption::Closed, Interruption::Connection);
+            return Err(PublishError::NotSent { message: Box::new(message), cause });
         }
         let slot = self.window.send(&self.shared.outbox, exchange, routing_key, message).await?;
         Ok(Receipt::new(self.window.clone(), slot))

@@ -7,7 +7,9 @@ mod support;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use leveret_client::{Interruption, Message, PublishError, Publisher, Recovery, ReplyCode};
+use leveret_client::{
+    ConnectionLost, ConnectionState, Interruption, Message, PublishError, Publisher, Recovery, ReplyCode,
+};
 use leveret_protocol::{ChannelClosed, Close, Confirm, Control, Outcome};
 use support::{CONTROL, Conversation, FIRST, Limits, Peer, in_time};
 
@@ -46,6 +48,27 @@ async fn a_confirm_that_comes_with_the_goodbye_wakes_its_publisher() {
     Control::from(goodbye).encode(0, &mut both).unwrap();
     conversation.write(&both).await;
     assert_eq!(in_time(publish).await.unwrap().unwrap().queues, 1);
+}
+
+#[tokio::test]
+async fn what_is_sent_after_the_goodbye_is_refused_with_the_brokers_reason() {
+    let peer = Peer::listen().await;
+    let (client, mut conversation) = peer.connected_as(peer.builder().recovery(Recovery::off())).await;
+    let (publisher, ()) = tokio::join!(client.publisher("orders").open(), conversation.open_publisher(FIRST));
+    let publisher = publisher.unwrap();
+    let mut state = client.state();
+    conversation
+        .send(0, Close { code: ReplyCode::ConnectionForced, text: "the broker stops".to_owned() })
+        .await;
+    while !matches!(state.current(), ConnectionState::Closed { .. }) {
+        in_time(state.changed()).await;
+    }
+    let error = in_time(publisher.publish("order.paid", "body")).await.unwrap_err();
+    let PublishError::NotSent { cause: Interruption::Connection(ConnectionLost::Ended(reason)), .. } = error
+    else {
+        panic!("{error}")
+    };
+    assert_eq!(reason.text, "the broker stops");
 }
 
 #[tokio::test]

@@ -269,10 +269,11 @@ impl Shared {
 
     /// The client is at its end, in good order if there is no cause.
     pub(crate) fn finished(&self, lost: Option<ConnectionLost>) {
-        self.begin_closing();
         let cause = lost.clone().map_or(Interruption::Closed, Interruption::Connection);
         let failure = lost.clone().map_or(RequestFailure::Closed, RequestFailure::Lost);
+        // The reason first: who is refused because the client is closing looks for it.
         self.state.send_replace(ConnectionState::Closed { cause: lost });
+        self.begin_closing();
         self.disconnect(&cause, &failure);
         for owner in self.channels.owners() {
             end(&owner, &Ended::Interrupted(cause.clone()));
