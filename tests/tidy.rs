@@ -119,7 +119,13 @@ const TABOOS: &[Taboo] = &[
     Taboo {
         rule: "one door to the disk",
         places: &["broker/src/", "journal/src/", "client/src/"],
-        except: &["journal/src/disk.rs", "broker/src/broker.rs", "broker/src/config/file.rs"],
+        except: &[
+            "journal/src/disk.rs",
+            "broker/src/broker.rs",
+            "broker/src/config/file.rs",
+            // A file of another library's, which the journal's disk could not stand in for.
+            "broker/src/store/checkpoint.rs",
+        ],
         words: &["std::fs", "tokio::fs", "File::open", "OpenOptions"],
         instead: "go through the journal's `Disk`, so that the simulated disk can stand in",
     },
