@@ -184,11 +184,8 @@ async fn subscribe_to(url: &str, pattern: &str) -> anyhow::Result<()> {
     let lines = subscriber.bind(&client).await?;
     let mut interrupts = signal(SignalKind::interrupt())?;
     println!("waiting for {pattern} in the queue {}; Ctrl-C ends", subscriber.queue);
-    print_table(&[subscriber
-        .print_lines(lines, async {
-            let _ = interrupts.recv().await;
-        })
-        .await?]);
+    let interrupted = async { interrupts.recv().await.unwrap_or_default() };
+    print_table(&[subscriber.print_lines(lines, interrupted).await?]);
     Ok(client.close().await?)
 }
 
