@@ -114,6 +114,43 @@ async fn an_orderly_stop_does_not_forget_what_was_seen_before_a_kill() {
 }
 
 #[tokio::test]
+async fn an_orderly_stop_does_not_pass_held_messages_from_one_closing_connection_to_the_next() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let address = free_address();
+    let server = Server::start(data_dir.path(), address).await;
+    let client = connect(address).await;
+    client.declare(Queue::durable(QUEUE)).await.unwrap();
+    let publisher = client.publisher("").open().await.unwrap();
+    for number in 0..100 {
+        publisher.publish(QUEUE, number.to_string()).await.unwrap();
+    }
+    let mut consumers = Vec::new();
+    for _ in 0..10 {
+        let client = connect(address).await;
+        let mut consumer = client.consumer(QUEUE).prefetch_max(20).open().await.unwrap();
+        if consumers.len() < 5 {
+            let held = consumer.next().await.unwrap().unwrap();
+            consumers.push((client, consumer, Some(held)));
+        } else {
+            consumers.push((client, consumer, None));
+        }
+    }
+    let ended = server.terminate().await;
+    assert_eq!(ended.code, Some(0), "{}", ended.log);
+    drop(consumers);
+    let server = Server::start(data_dir.path(), address).await;
+    let client = connect(address).await;
+    for number in 0..100 {
+        let delivery = client.get(QUEUE).await.unwrap().unwrap();
+        assert_eq!(delivery.body(), number.to_string().as_bytes());
+        assert!(delivery.failures() <= 1, "one stop made {} failures", delivery.failures());
+        delivery.ack();
+    }
+    client.close().await.unwrap();
+    server.terminate().await;
+}
+
+#[tokio::test]
 async fn a_second_broker_on_a_data_directory_is_refused_and_the_first_goes_on() {
     let data_dir = tempfile::tempdir().unwrap();
     let address = free_address();

@@ -159,7 +159,10 @@ async fn a_message_that_does_not_fit_the_frames_of_a_client_stays_and_its_consum
     let stayed = large.get("q").await.unwrap();
     assert_eq!((stayed.body.len(), stayed.redelivered), (10_000, Some(0)), "nobody failed");
     large.settle(&stayed, Verb::Ack).await;
-    assert_eq!(large.pop("q").await.unwrap().body, "after");
+    let after = small.delivery(1).await;
+    assert_eq!(after.body, "after", "what fits was sent, and can still be settled");
+    small.settle(&after, Verb::Ack).await;
+    assert_eq!(small.counts("q").await.unwrap(), (0, 0));
 }
 
 #[tokio::test]
