@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leveret_journal::Position;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::store::{Checkpoint, CheckpointError, Store};
@@ -32,7 +33,11 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// file.
 pub(crate) async fn run(topology: &Arc<Topology>, store: &Store, path: &Path, stopping: &CancellationToken) {
     let mut checkpointed = Position::default();
-    while stopping.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_some() {
+    // The first look comes at once: a broker that is killed again and again within a second would else never reclaim,
+    // and read a longer journal at each start.
+    let mut looks = tokio::time::interval(PAUSE);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stopping.run_until_cancelled(looks.tick()).await.is_some() {
         // The newest segment is being written, and stays.
         if store.segments() <= 1 {
             continue;

@@ -30,6 +30,8 @@ pub(crate) struct Report {
     pub(crate) kills_at_start: u32,
     pub(crate) orderly_stops: u32,
     pub(crate) start_max: Duration,
+    /// The most segments that the journal had at a kill.
+    pub(crate) segments_max: usize,
     pub(crate) drained: u64,
     pub(crate) took: Duration,
     pub(crate) history: Vec<Entry>,
@@ -50,19 +52,14 @@ pub(crate) async fn run(seed: u64, kills: u32) -> Report {
     let (fleet, clients) = Fleet::launch(url(address), &mut random);
     let (mut killed, mut kills_at_start, mut orderly_stops) = (0, 0, 0);
     let mut start_max = Duration::ZERO;
+    let mut segments_max = 0;
     while killed < kills {
         let at_start = killed > 0 && random.below(6) == 0;
         if at_start {
             tokio::time::sleep(Duration::from_micros(random.below(START_MS_MAX * 1000))).await;
         } else {
             server.ready().await;
-            let seen = fleet.history.len();
-            let waiting = Instant::now();
-            while fleet.history.len() == seen {
-                assert!(waiting.elapsed() < PATIENCE, "the clients are stuck, seed {seed}");
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            tokio::time::sleep(Duration::from_micros(1000 + random.below(LOAD_MS_MAX * 1000))).await;
+            load(&fleet, &mut random).await;
         }
         if random.below(6) == 0 {
             let ended = server.terminate().await;
@@ -77,6 +74,7 @@ pub(crate) async fn run(seed: u64, kills: u32) -> Report {
             kills_at_start += u32::from(at_start);
         }
         fleet.broker_ended().await;
+        segments_max = segments_max.max(std::fs::read_dir(data_dir.path().join("journal")).unwrap().count());
         let starting = Instant::now();
         server = Server::spawn(data_dir.path(), address);
         if random.below(4) != 0 {
@@ -99,7 +97,29 @@ pub(crate) async fn run(seed: u64, kills: u32) -> Report {
     let verdict = check(&history);
     let kills = killed + 2;
     let took = began.elapsed();
-    Report { seed, kills, kills_at_start, orderly_stops, start_max, drained, took, history, verdict }
+    Report {
+        seed,
+        kills,
+        kills_at_start,
+        orderly_stops,
+        start_max,
+        segments_max,
+        drained,
+        took,
+        history,
+        verdict,
+    }
+}
+
+/// Lets clients work for a random time, that begins when the first of them has done or seen something.
+async fn load(fleet: &Fleet, random: &mut Random) {
+    let events = fleet.history.len();
+    let waiting = Instant::now();
+    while fleet.history.len() == events {
+        assert!(waiting.elapsed() < PATIENCE, "the clients are stuck");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tokio::time::sleep(Duration::from_micros(1000 + random.below(LOAD_MS_MAX * 1000))).await;
 }
 
 impl fmt::Display for Report {
@@ -113,7 +133,8 @@ impl fmt::Display for Report {
             self.orderly_stops,
             self.took.as_secs_f64()
         )?;
-        writeln!(f, "longest start        {} ms", self.start_max.as_millis())?;
+        let (start, segments) = (self.start_max.as_millis(), self.segments_max);
+        writeln!(f, "longest start        {start} ms, the journal at most {segments} files of 1 MiB")?;
         writeln!(f, "drained at the end   {}", self.drained)?;
         writeln!(f, "{}", self.verdict.figures)?;
         write!(f, "violations           {}", self.verdict.violations.len())

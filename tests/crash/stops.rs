@@ -151,6 +151,39 @@ async fn an_orderly_stop_does_not_pass_held_messages_from_one_closing_connection
 }
 
 #[tokio::test]
+async fn a_broker_that_never_lives_long_still_gives_its_journal_back() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let journal = data_dir.path().join("journal");
+    let segments = || std::fs::read_dir(&journal).unwrap().count();
+    let address = free_address();
+    let server = Server::start(data_dir.path(), address).await;
+    let client = connect(address).await;
+    client.declare(Queue::durable(QUEUE)).await.unwrap();
+    let publisher = client.publisher("").open().await.unwrap();
+    for _ in 0..80 {
+        publisher.publish(QUEUE, vec![0; 200 * 1024]).await.unwrap();
+        client.get(QUEUE).await.unwrap().unwrap().ack_durably().await.unwrap();
+    }
+    server.kill().await;
+    let mut left = Vec::new();
+    for _ in 0..20 {
+        let server = Server::start(data_dir.path(), address).await;
+        let looks = async {
+            while segments() > 5 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let given_back = timeout(Duration::from_millis(300), looks).await.is_ok();
+        server.kill().await;
+        if given_back {
+            return;
+        }
+        left.push(segments());
+    }
+    panic!("nothing waits in any queue, and the lives left this many segments: {left:?}");
+}
+
+#[tokio::test]
 async fn a_second_broker_on_a_data_directory_is_refused_and_the_first_goes_on() {
     let data_dir = tempfile::tempdir().unwrap();
     let address = free_address();
