@@ -128,7 +128,8 @@ impl Fleet {
     async fn work(self: Arc<Self>, party: &Party, client: &Client, random: &mut Random) {
         let mut tasks = JoinSet::new();
         for (number, queue) in party.consumers {
-            let prefetch = 1 + random.below(100) as u32;
+            // With less a consumer falls behind its publishers, and the backlog makes every start slower.
+            let prefetch = 20 + random.below(100) as u32;
             let consumer = client.consumer(QUEUES[usize::from(*queue)]).prefetch_max(prefetch).open().await;
             let Ok(consumer) = consumer else { return };
             tasks.spawn(self.clone().consume(*number, *queue, consumer, random.fork()));

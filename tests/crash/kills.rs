@@ -1,6 +1,8 @@
 //! `kill -9` under load, again and again.
 
 use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use leveret_client::Client;
@@ -30,6 +32,10 @@ pub(crate) struct Report {
     pub(crate) kills_at_start: u32,
     pub(crate) orderly_stops: u32,
     pub(crate) start_max: Duration,
+    /// The longest time between a SIGTERM and the end.
+    pub(crate) stop_max: Duration,
+    /// The longest time between a start and the first thing that a client did.
+    pub(crate) back_max: Duration,
     /// The most segments that the journal had at a kill.
     pub(crate) segments_max: usize,
     pub(crate) drained: u64,
@@ -45,13 +51,10 @@ pub(crate) async fn run(seed: u64, kills: u32) -> Report {
     let mut random = Random::new(seed);
     let data_dir = tempfile::tempdir().unwrap();
     let address = free_address();
-    let mut server = Server::start(data_dir.path(), address).await;
-    let setup = Client::connect(&url(address)).await.unwrap();
-    model::declare(&setup).await.unwrap();
-    setup.close().await.unwrap();
+    let mut server = first_start(data_dir.path(), address).await;
     let (fleet, clients) = Fleet::launch(url(address), &mut random);
     let (mut killed, mut kills_at_start, mut orderly_stops) = (0, 0, 0);
-    let mut start_max = Duration::ZERO;
+    let (mut start_max, mut stop_max, mut back_max) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
     let mut segments_max = 0;
     while killed < kills {
         let at_start = killed > 0 && random.below(6) == 0;
@@ -59,10 +62,12 @@ pub(crate) async fn run(seed: u64, kills: u32) -> Report {
             tokio::time::sleep(Duration::from_micros(random.below(START_MS_MAX * 1000))).await;
         } else {
             server.ready().await;
-            load(&fleet, &mut random).await;
+            back_max = back_max.max(load(&fleet, &mut random).await);
         }
         if random.below(6) == 0 {
+            let stopping = Instant::now();
             let ended = server.terminate().await;
+            stop_max = stop_max.max(stopping.elapsed());
             // Before it handles signals, and while it recovers, a stop may end it without ceremony.
             let orderly = ended.code == Some(0) || at_start && matches!(ended.code, None | Some(143));
             assert!(orderly, "SIGTERM, seed {seed}: {ended:?}");
@@ -103,6 +108,8 @@ pub(crate) async fn run(seed: u64, kills: u32) -> Report {
         kills_at_start,
         orderly_stops,
         start_max,
+        stop_max,
+        back_max,
         segments_max,
         drained,
         took,
@@ -111,15 +118,27 @@ pub(crate) async fn run(seed: u64, kills: u32) -> Report {
     }
 }
 
+/// Starts a broker and defines everything, by a client that goes away again.
+async fn first_start(data_dir: &Path, address: SocketAddr) -> Server {
+    let server = Server::start(data_dir, address).await;
+    let setup = Client::connect(&url(address)).await.unwrap();
+    model::declare(&setup).await.unwrap();
+    setup.close().await.unwrap();
+    server
+}
+
 /// Lets clients work for a random time, that begins when the first of them has done or seen something.
-async fn load(fleet: &Fleet, random: &mut Random) {
+/// Gives how long they needed to begin.
+async fn load(fleet: &Fleet, random: &mut Random) -> Duration {
     let events = fleet.history.len();
     let waiting = Instant::now();
     while fleet.history.len() == events {
         assert!(waiting.elapsed() < PATIENCE, "the clients are stuck");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+    let idle = waiting.elapsed();
     tokio::time::sleep(Duration::from_micros(1000 + random.below(LOAD_MS_MAX * 1000))).await;
+    idle
 }
 
 impl fmt::Display for Report {
@@ -133,8 +152,10 @@ impl fmt::Display for Report {
             self.orderly_stops,
             self.took.as_secs_f64()
         )?;
-        let (start, segments) = (self.start_max.as_millis(), self.segments_max);
-        writeln!(f, "longest start        {start} ms, the journal at most {segments} files of 1 MiB")?;
+        let [start, stop, back] =
+            [self.start_max, self.stop_max, self.back_max].map(|longest| longest.as_millis());
+        writeln!(f, "longest start        {start} ms, then {back} ms to the first client; stop {stop} ms")?;
+        writeln!(f, "longest journal      {} files of 1 MiB", self.segments_max)?;
         writeln!(f, "drained at the end   {}", self.drained)?;
         writeln!(f, "{}", self.verdict.figures)?;
         write!(f, "violations           {}", self.verdict.violations.len())
