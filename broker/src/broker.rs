@@ -22,9 +22,10 @@ use crate::logs::{LogTap, LogTapReceiver};
 use crate::queue::Work;
 use crate::reclaim;
 use crate::store::{
-    Checkpoint, CheckpointError, Pins, Progress, ProgressReporter, Recovered, Replay, Store, StoreError,
+    Checkpoint, CheckpointError, Memory, Pins, Progress, ProgressReporter, Recovered, Replay, Store,
+    StoreError,
 };
-use crate::topology::{self, Alarms, Definition, Topology, VhostLimits};
+use crate::topology::{self, Alarms, Definition, READERS, Readers, Topology, VhostLimits};
 
 /// How many password hashes are computed at a time.
 const HASHING_MAX: usize = 2;
@@ -217,13 +218,18 @@ impl BrokerBuilder {
         let clock = Clock::start();
         let opened = tokio::task::spawn_blocking({
             let config = config.clone();
-            move || open(&config)
+            move || open(&config, clock.now_ms())
         })
         .await??;
         let Opened { store, checkpoint, mut recovered, recovery } = opened;
         let alarms = Arc::new(Alarms::default());
-        let topology =
-            Arc::new(Topology::new(Arc::clone(&store), Arc::clone(&alarms), vhost_limits(&config)));
+        let readers = Arc::new(Readers::default());
+        let topology = Arc::new(Topology::new(
+            Arc::clone(&store),
+            Arc::clone(&alarms),
+            Arc::clone(&readers),
+            vhost_limits(&config),
+        ));
         restore(&topology, &checkpoint, &mut recovered, recovery.clean, clock)?;
         for vhost in &config.vhosts {
             topology.ensure_vhost(vhost)?;
@@ -232,6 +238,9 @@ impl BrokerBuilder {
         let tasks = TaskTracker::new();
         let checkpoint = checkpoint_path(&config.data_dir);
         background(&tasks, &context, alarms, checkpoint.clone());
+        for _ in 0..READERS {
+            tasks.spawn(read(Arc::clone(&context), Arc::clone(&readers)));
+        }
         if let (Some(events), Some(vhost)) = (self.log_events, config.vhosts.first()) {
             tasks.spawn(feed_log(Arc::clone(&context), vhost.clone(), events));
         }
@@ -279,7 +288,7 @@ fn checkpoint_path(data_dir: &Path) -> PathBuf {
 }
 
 /// Locks the data directory, and reads all that is in it.
-fn open(config: &Config) -> Result<Opened, StartError> {
+fn open(config: &Config, now_ms: u64) -> Result<Opened, StartError> {
     let path = config.data_dir.clone();
     make_private_dir(&path).map_err(|source| StartError::DataDir { path, source })?;
     let (reporter, progress): (_, watch::Receiver<Progress>) = ProgressReporter::new();
@@ -290,14 +299,15 @@ fn open(config: &Config) -> Result<Opened, StartError> {
         seed: crate::auth::seed().map_err(StartError::Entropy)?,
     };
     let pins = Arc::new(Pins::new(options.segment_bytes));
-    let mut replay = Replay::new(Arc::clone(&pins));
+    let mut replay = Replay::new(Arc::clone(&pins), now_ms);
     let (journal, recovery) = Journal::open(Arc::new(RealDisk), options, reporter, &mut |record| {
         replay.apply(&record).map_err(Into::into)
     })?;
     // The journal's lock keeps other brokers away from the checkpoint, too.
     let checkpoint = Checkpoint::load(&checkpoint_path(&config.data_dir))?;
     let recovered = replay.finish(checkpoint.position);
-    Ok(Opened { store: Store::new(journal, pins, progress), checkpoint, recovered, recovery })
+    let memory = Memory::new(config.memory.messages_bytes_max as u64);
+    Ok(Opened { store: Store::new(journal, pins, memory, progress), checkpoint, recovered, recovery })
 }
 
 /// Messages and password verifiers are nobody else's business.
@@ -361,6 +371,14 @@ fn context(
     })
 }
 
+/// Reads messages back until the broker stops.
+async fn read(context: Arc<Context>, readers: Arc<Readers>) {
+    tokio::select! {
+        () = readers.run(context.clock) => {}
+        () = context.stopping.cancelled() => {}
+    }
+}
+
 /// What runs beside the connections.
 fn background(tasks: &TaskTracker, context: &Arc<Context>, alarms: Arc<Alarms>, checkpoint: PathBuf) {
     let stopping = context.stopping.clone();
@@ -373,7 +391,7 @@ fn background(tasks: &TaskTracker, context: &Arc<Context>, alarms: Arc<Alarms>, 
     });
     let stopping = context.stopping.clone();
     let (topology, store) = (Arc::clone(&context.topology), Arc::clone(&context.store));
-    tasks.spawn(async move { reclaim::run(&topology, &store, &checkpoint, &stopping).await });
+    tasks.spawn(async move { reclaim::run(&topology, &store, clock, &checkpoint, &stopping).await });
     let context = Arc::clone(context);
     let mut progress = context.store.progress();
     tasks.spawn(async move {

@@ -30,5 +30,6 @@ pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod logs;
+mod machine;
 
 pub use broker::{Broker, BrokerBuilder, StartError, StopError};

@@ -9,6 +9,8 @@ use leveret_journal::Position;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Clock;
+use crate::queue::Work;
 use crate::store::{Checkpoint, CheckpointError, Store};
 use crate::topology::{Definition, Topology};
 
@@ -31,13 +33,24 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Reclaims until the broker stops, but finishes a checkpoint that it has begun: the last one is written into the same
 /// file.
-pub(crate) async fn run(topology: &Arc<Topology>, store: &Store, path: &Path, stopping: &CancellationToken) {
+pub(crate) async fn run(
+    topology: &Arc<Topology>,
+    store: &Store,
+    clock: Clock,
+    path: &Path,
+    stopping: &CancellationToken,
+) {
     let mut checkpointed = Position::default();
     // The first look comes at once: a broker that is killed again and again within a second would else never reclaim,
     // and read a longer journal at each start.
     let mut looks = tokio::time::interval(PAUSE);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut work = Work::default();
     while stopping.run_until_cancelled(looks.tick()).await.is_some() {
+        if store.memory.is_short() {
+            work.now_ms = clock.now_ms();
+            topology.unload(&mut work);
+        }
         // The newest segment is being written, and stays.
         if store.segments() <= 1 {
             continue;

@@ -192,6 +192,16 @@ impl Journal {
         read::read(&self.shared, position)
     }
 
+    /// Reads the records at many positions, as [`Journal::read`] does, and tells what each is in their order. Much cheaper
+    /// than one by one if they lie near each other in rising order.
+    pub fn read_each(
+        &self,
+        positions: &[Position],
+        mut told: impl FnMut(usize, Result<(u8, &[u8]), ReadError>),
+    ) {
+        read::read_each(&self.shared, positions, &mut told);
+    }
+
     /// Lets go of all whole segments before `position`: the caller needs no record there, now or when the journal is next
     /// opened. The commit thread reuses or removes their files, once everything staged before this call is synced (so
     /// records that were copied forward are safe before their originals go). The segment being written always stays.

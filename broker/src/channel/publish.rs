@@ -10,7 +10,7 @@ use leveret_protocol::{Outcome, Properties, RoutingKey};
 use super::ConfirmRuns;
 use crate::exchange::{self, Routable, Route, RouteCache};
 use crate::queue::Work;
-use crate::store::{Message, Pin, StoreError};
+use crate::store::{Message, StoreError};
 use crate::topology::{Pending, Resolved, TopologyError, Vhost};
 
 /// A message as its publisher sent it.
@@ -160,8 +160,7 @@ impl Publication<'_> {
             deaths: None,
             properties,
             body,
-            position: None,
-            pin: Pin::default(),
+            place: None,
         }
     }
 }

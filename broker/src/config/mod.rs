@@ -32,6 +32,7 @@ const NATIVE_PORT: u16 = 7672;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
+const GIB: usize = 1024 * MIB;
 
 /// What a broker runs with. `Default` is a broker for this machine only.
 ///
@@ -51,6 +52,8 @@ pub struct Config {
     pub limits: Limits,
     /// How the journal uses the disk.
     pub journal: JournalOptions,
+    /// How much memory is used.
+    pub memory: MemoryOptions,
     /// What is logged.
     pub log: LogFilter,
     /// How long a stop waits for connections to end by themselves; then they are cut.
@@ -96,6 +99,14 @@ pub struct JournalOptions {
     pub staged_bytes_max: usize,
 }
 
+/// How much memory is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryOptions {
+    /// How many bytes of messages may be in memory. What exceeds it waits in the journal, and is read back before
+    /// consumers need it.
+    pub messages_bytes_max: usize,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -105,6 +116,7 @@ impl Default for Config {
             users: UsersConfig::default(),
             limits: Limits::default(),
             journal: JournalOptions::default(),
+            memory: MemoryOptions::default(),
             log: LogFilter::default(),
             shutdown_timeout: Duration::from_secs(10),
         }
@@ -127,6 +139,14 @@ impl Default for Limits {
             heartbeat: Duration::from_secs(30),
             handshake_timeout: Duration::from_secs(10),
         }
+    }
+}
+
+impl Default for MemoryOptions {
+    /// A quarter of what the machine or the container allows, and at most 2 GiB.
+    fn default() -> Self {
+        let quarter = crate::machine::memory_bytes() / 4;
+        Self { messages_bytes_max: usize::try_from(quarter).unwrap_or(usize::MAX).min(2 * GIB) }
     }
 }
 

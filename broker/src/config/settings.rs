@@ -113,6 +113,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         "The size of a journal file: disk space is taken and given back in such pieces"),
     setting!("journal.staged_bytes_max", journal.staged_bytes_max: Bytes,
         "How much may wait for the disk; beyond it, publishers wait"),
+    setting!("memory.messages_bytes_max", memory.messages_bytes_max: Bytes,
+        "How much memory messages may take up; what is more waits in the journal until consumers are about to \
+         need it. Unless set, a quarter of what the machine or container has, and at most 2 GiB"),
 ];
 
 /// The setting of that name in the file.

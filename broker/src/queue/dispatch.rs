@@ -13,7 +13,7 @@ use super::limits::Refused;
 use super::settings::Overflow;
 use super::state::{Got, State};
 use super::unacked::Unacked;
-use crate::store::{Message, Seq};
+use crate::store::{Content, Message, Seq};
 
 /// How many messages a consumer gets in one turn, if there are enough for everybody. Runs of messages for one
 /// connection cost less than the same messages one by one for many.
@@ -24,7 +24,7 @@ impl State {
     /// length limit first gives its consumers what they can take, so that a message that need not wait is neither
     /// refused nor displaces another; and a message that may not wait at all (TTL 0) is delivered at once or expires.
     pub fn enqueue(&mut self, message: Arc<Message>, now_ms: u64, fx: &mut Effects) -> Result<Seq, Refused> {
-        let deadline_ms = expiry::deadline_ms(&message, self.settings.message_ttl_ms, now_ms, now_ms);
+        let deadline_ms = expiry::deadline_ms(&message, self.settings.message_ttl_ms, now_ms);
         if deadline_ms <= now_ms || self.is_full_for(&message) {
             return self.enqueue_pressed(message, deadline_ms, now_ms, fx);
         }
@@ -50,10 +50,11 @@ impl State {
         if matches!(self.holders.get(holder)?.role, Role::Leaving) {
             return None;
         }
-        let entry = self.pop_live(now_ms, fx)?;
+        let next = self.pop_live(now_ms, fx)?;
+        let short = self.short_of_memory;
         let unacked = &mut self.holders.get_mut(holder)?.unacked;
-        self.unacked += u64::from(!no_ack);
-        let delivery = hand_over(entry, holder, unacked, no_ack, fx);
+        let (delivery, kept_bytes) = hand_over(next, holder, unacked, no_ack, short, fx);
+        self.count_unacked(no_ack, kept_bytes);
         Some(Got { delivery, ready_left: self.ready.len() })
     }
 
@@ -78,9 +79,9 @@ impl State {
         if self.ready.is_empty()
             && let Some((slot, _)) = self.next_taker()
         {
-            let entry = self.admit(message, deadline_ms);
+            let entry = self.admit(Arc::clone(&message), deadline_ms);
             let seq = entry.seq;
-            self.serve(slot, Some(entry), 1, now_ms, fx);
+            self.serve(slot, Some((entry, message)), 1, now_ms, fx);
             return Ok(seq);
         }
         self.expire(now_ms, usize::MAX, fx);
@@ -101,24 +102,26 @@ impl State {
     fn admit(&mut self, message: Arc<Message>, deadline_ms: u64) -> Entry {
         let seq = Seq(self.next_seq);
         self.next_seq += 1;
-        Entry { seq, message, deadline_ms, failed: 0, redelivered: false }
+        Entry::new(seq, message, deadline_ms)
     }
 
     fn is_full_for(&self, message: &Message) -> bool {
-        self.limits.exceeded(self.ready.len() + 1, self.ready.bytes() + message.body.len() as u64)
+        self.limits.exceeded(self.ready.len() + 1, self.ready.body_bytes() + message.body.len() as u64)
     }
 
     fn refuse(&self, message: Arc<Message>, fx: &mut Effects) -> Refused {
         if self.limits.overflow == Overflow::RejectPublishDeadLetter && self.settings.dead_letter.is_some() {
-            fx.dead.push(Dead { seq: None, message, reason: DeathReason::Maxlen, note: None });
+            let content = Content::Loaded(message);
+            fx.dead.push(Dead { seq: None, content, reason: DeathReason::Maxlen, note: None });
         }
-        Refused::Full { ready: self.ready.len(), bytes: self.ready.bytes() }
+        Refused::Full { ready: self.ready.len(), bytes: self.ready.body_bytes() }
     }
 
     /// Gives consumers their turns as long as there are live messages and consumers that can take them.
     fn assign(&mut self, now_ms: u64, fx: &mut Effects) {
         // The head is looked at before a consumer is chosen, so that nobody loses its turn to an expired message.
         while self.has_live(now_ms, fx)
+            && self.ready.next_is_loaded()
             && let Some((slot, peers)) = self.next_taker()
         {
             let share = (self.ready.len() / (peers as u64 + 1)).clamp(1, TURN_MAX);
@@ -143,19 +146,22 @@ impl State {
     }
 
     /// One turn of a consumer: up to `share` messages, `first` before the ready ones. Then it waits for the next.
-    fn serve(&mut self, slot: u32, mut first: Option<Entry>, share: usize, now_ms: u64, fx: &mut Effects) {
+    fn serve(&mut self, slot: u32, mut first: Option<Next>, share: usize, now_ms: u64, fx: &mut Effects) {
         let Some((_, consumer, _)) = self.holders.consumer_mut(slot) else { return };
         let room = consumer.outlet.room();
         let mut weight = 0;
+        let short = self.short_of_memory;
         for _ in 0..share {
-            let Some(entry) = first.take().or_else(|| self.pop_live(now_ms, fx)) else { break };
+            let Some(next) = first.take().or_else(|| self.pop_live(now_ms, fx)) else { break };
             let Some((holder, consumer, unacked)) = self.holders.consumer_mut(slot) else { break };
-            weight += effects::weight(&entry.message);
+            weight += effects::weight(&next.1);
             consumer.spend_credit();
-            self.unacked += u64::from(!consumer.no_ack);
-            let delivery = hand_over(entry, holder, unacked, consumer.no_ack, fx);
+            let no_ack = consumer.no_ack;
+            let (delivery, kept_bytes) = hand_over(next, holder, unacked, no_ack, short, fx);
             fx.deliveries.push(delivery);
-            if consumer.credit_left(unacked.len()) == 0 || weight >= room {
+            let last = consumer.credit_left(unacked.len()) == 0 || weight >= room;
+            self.count_unacked(no_ack, kept_bytes);
+            if last {
                 break;
             }
         }
@@ -175,8 +181,22 @@ impl State {
         !self.ready.is_empty()
     }
 
-    fn pop_live(&mut self, now_ms: u64, fx: &mut Effects) -> Option<Entry> {
-        if self.has_live(now_ms, fx) { self.ready.pop_next() } else { None }
+    /// Takes the next message, if there is one and it is in memory.
+    fn pop_live(&mut self, now_ms: u64, fx: &mut Effects) -> Option<Next> {
+        if !self.has_live(now_ms, fx) || !self.ready.next_is_loaded() {
+            return None;
+        }
+        let entry = self.ready.pop_next()?;
+        let message = match &entry.content {
+            Content::Loaded(message) => Arc::clone(message),
+            Content::Stored(_) => return None,
+        };
+        Some((entry, message))
+    }
+
+    fn count_unacked(&mut self, no_ack: bool, kept_bytes: u64) {
+        self.unacked += u64::from(!no_ack);
+        self.unacked_bytes += kept_bytes;
     }
 
     /// Drops what exceeds the length limits, if that is how they are kept. What has expired goes first, and as
@@ -194,25 +214,34 @@ impl State {
     }
 
     fn is_over(&self) -> bool {
-        self.limits.exceeded(self.ready.len(), self.ready.bytes())
+        self.limits.exceeded(self.ready.len(), self.ready.body_bytes())
     }
 }
 
-/// Makes a message a delivery, which the holder keeps until it is settled, if it has to be.
+/// A message that can be delivered.
+type Next = (Entry, Arc<Message>);
+
+/// Makes a message a delivery, which the holder keeps until it is settled, if it has to be. Gives how much memory is
+/// kept with it, in bytes: none if memory is short, for what comes back can be read again.
 fn hand_over(
-    entry: Entry,
+    (mut entry, message): Next,
     holder: HolderId,
     unacked: &mut Unacked,
     no_ack: bool,
+    short_of_memory: bool,
     fx: &mut Effects,
-) -> Delivery {
+) -> (Delivery, u64) {
     let Entry { seq, redelivered, failed: delivery_count, .. } = entry;
-    let (tag, message) = if no_ack {
+    let mut kept_bytes = 0;
+    let tag = if no_ack {
         fx.gone.push(seq);
-        (unacked.skip(), entry.message)
+        unacked.skip()
     } else {
-        let message = Arc::clone(&entry.message);
-        (unacked.hold(entry), message)
+        if short_of_memory {
+            entry.unload();
+        }
+        kept_bytes = entry.loaded_bytes();
+        unacked.hold(entry)
     };
-    Delivery { holder, tag, seq, message, redelivered, delivery_count }
+    (Delivery { holder, tag, seq, message, redelivered, delivery_count }, kept_bytes)
 }

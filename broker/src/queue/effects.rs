@@ -6,7 +6,7 @@ use leveret_protocol::DeathReason;
 
 use super::entry::Entry;
 use super::holders::HolderId;
-use crate::store::{Message, Seq};
+use crate::store::{Content, Message, Seq};
 
 /// What one batch of events asks of the outside. Made once and used again: [`Effects::clear`] keeps the memory.
 #[derive(Debug, Default)]
@@ -47,8 +47,8 @@ pub struct Dead {
     /// Its place in the queue; none if the queue refused it. Whoever carries the message on settles this place, in
     /// one record with the message's new places, so that a crash leaves it in exactly one queue.
     pub seq: Option<Seq>,
-    /// The message.
-    pub message: Arc<Message>,
+    /// The message, which may have to be read.
+    pub content: Content,
     /// Why the queue gave it up.
     pub reason: DeathReason,
     /// What the consumer said when it rejected the message.
@@ -102,8 +102,8 @@ impl Effects {
         dead_letter: bool,
     ) {
         if dead_letter {
-            let Entry { seq, message, .. } = entry;
-            self.dead.push(Dead { seq: Some(seq), message, reason, note: note.cloned() });
+            let Entry { seq, content, .. } = entry;
+            self.dead.push(Dead { seq: Some(seq), content, reason, note: note.cloned() });
         } else {
             self.gone.push(entry.seq);
         }

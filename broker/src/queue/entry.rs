@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::store::{Message, Seq};
+use super::effects;
+use crate::store::{Content, Message, Seq, Stub};
 
 /// The deadline of a message that never expires.
 pub(super) const NEVER: u64 = u64::MAX;
@@ -11,22 +12,82 @@ pub(super) const NEVER: u64 = u64::MAX;
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) seq: Seq,
-    pub(super) message: Arc<Message>,
+    pub(super) content: Content,
     /// From this time on it is not delivered any more, in milliseconds since 1970; [`NEVER`] without a limit.
     pub(super) deadline_ms: u64,
+    /// What counts towards a queue's byte limit: the body alone, as in RabbitMQ.
+    pub(super) body_bytes: u32,
     /// How many of its deliveries failed.
     pub(super) failed: u32,
+    pub(super) priority: u8,
     /// Whether anybody may have seen it before.
     pub(super) redelivered: bool,
 }
 
-// Ten million waiting messages are ten million of these.
-const _: () = assert!(size_of::<Option<Entry>>() == 32);
+// A thousand of these are there for each queue whose backlog is being read, and one for each unsettled delivery.
+const _: () = assert!(size_of::<Option<Entry>>() == 48);
 
 impl Entry {
-    /// What counts towards a queue's byte limit: the body alone, as in RabbitMQ.
-    pub(super) fn bytes(&self) -> u64 {
-        self.message.body.len() as u64
+    pub(super) fn new(seq: Seq, message: Arc<Message>, deadline_ms: u64) -> Self {
+        Self {
+            seq,
+            deadline_ms,
+            body_bytes: message.body.len() as u32,
+            failed: 0,
+            priority: message.priority,
+            redelivered: false,
+            content: Content::Loaded(message),
+        }
+    }
+
+    pub(super) fn from_stub(stub: Stub) -> Self {
+        Self {
+            seq: stub.seq,
+            deadline_ms: stub.deadline_ms,
+            body_bytes: stub.body_bytes,
+            failed: stub.failed,
+            priority: stub.priority,
+            redelivered: stub.redelivered,
+            content: Content::Stored(stub.place),
+        }
+    }
+
+    /// It without its message; `None` for one that is nowhere else.
+    pub(super) fn stub(&self) -> Option<Stub> {
+        Some(Stub {
+            seq: self.seq,
+            place: self.content.place()?.clone(),
+            body_bytes: self.body_bytes,
+            priority: self.priority,
+            arrived_ms: 0,
+            deadline_ms: self.deadline_ms,
+            failed: self.failed,
+            redelivered: self.redelivered,
+        })
+    }
+
+    /// Lets go of the message, if it can be read again; gives how much memory that was, in bytes.
+    pub(super) fn unload(&mut self) -> u64 {
+        let loaded = self.loaded_bytes();
+        match self.content.place().cloned() {
+            Some(place) if loaded > 0 => {
+                self.content = Content::Stored(place);
+                loaded
+            }
+            _ => 0,
+        }
+    }
+
+    /// What it takes up in memory because its message is there, in bytes.
+    pub(super) fn loaded_bytes(&self) -> u64 {
+        match &self.content {
+            Content::Loaded(message) => effects::weight(message) as u64,
+            Content::Stored(_) => 0,
+        }
+    }
+
+    pub(super) fn is_loaded(&self) -> bool {
+        matches!(self.content, Content::Loaded(_))
     }
 
     pub(super) fn expired(&self, now_ms: u64) -> bool {

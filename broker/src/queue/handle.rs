@@ -14,7 +14,7 @@ use super::{
     ConsumerSpec, Dead, DeleteReason, Delivery, Effects, Got, HolderId, Refused, Settings, State,
     SubscribeError, UnknownTag, Verb,
 };
-use crate::store::{Batch, Message, QueueId, Recovered, Seq, Store};
+use crate::store::{Batch, Message, Place, QueueId, Recovered, Seq, Store, Stub};
 
 /// Where deliveries to one consumer go.
 pub trait Recipient: Send + Sync + fmt::Debug {
@@ -49,6 +49,10 @@ struct Inner {
     recipients: Vec<Option<Arc<dyn Recipient>>>,
     /// The time for which the alarm is set; `u64::MAX` if it is not.
     alarm_ms: u64,
+    /// What the store's [`Memory`](crate::store::Memory) thinks that the queue's messages take up, in bytes.
+    accounted_bytes: u64,
+    /// A message cannot be read, and nothing is delivered beyond it.
+    unreadable: bool,
     /// Set under the lock in the moment in which the queue is decided to go, so that nobody enters it afterwards.
     gone: bool,
 }
@@ -113,6 +117,8 @@ pub struct Aftermath {
     pub delete: Option<DeleteReason>,
     /// [`Queue::tick`] is to be called at this time.
     pub alarm_ms: Option<u64>,
+    /// [`Queue::read`] is to be called, where one may wait for the disk.
+    pub reads: bool,
 }
 
 /// How many seqs one record lists at most, so that purging ten million messages, or a consumer that leaves with as many,
@@ -133,6 +139,8 @@ impl Queue {
             state: State::new(settings.clone(), now_ms),
             recipients: Vec::new(),
             alarm_ms: u64::MAX,
+            accounted_bytes: 0,
+            unreadable: false,
             gone: false,
         };
         Arc::new(Self { id, name, settings, owner, store, inner: Mutex::new(inner) })
@@ -145,19 +153,14 @@ impl Queue {
         let content = recovered.queues.remove(&self.id).unwrap_or_default();
         let mut inner = self.inner.lock();
         inner.state.skip_to(content.next);
-        for (seq, restored) in content.messages {
-            if !clean && restored.returned.is_none() {
-                work.effects.returned.push((seq, 0));
+        let returned = &mut work.effects.returned;
+        let stubs = content.into_stubs().map(|stub| {
+            if !clean && !stub.redelivered {
+                returned.push((stub.seq, 0));
             }
-            let restored = super::Restored {
-                seq,
-                message: restored.message,
-                arrived_ms: restored.arrived_at_ms,
-                deliveries_failed: restored.returned.unwrap_or(0),
-                redelivered: restored.returned.is_some() || !clean,
-            };
-            inner.state.restore(restored, work.now_ms);
-        }
+            Stub { redelivered: stub.redelivered || !clean, ..stub }
+        });
+        inner.state.restore(stubs, work.now_ms);
         inner.state.dispatch(work.now_ms, &mut work.effects);
         self.carry_out(&mut inner, work);
     }
@@ -183,7 +186,8 @@ impl Queue {
             } else {
                 inner.state.enqueue(Arc::clone(message), work.now_ms, &mut work.effects).map_err(Some)
             };
-            match (taken, message.position.filter(|_| durable)) {
+            let place = message.place.as_ref().filter(|_| durable && message.persistent);
+            match (taken, place.map(Place::position)) {
                 (Ok(seq), Some(position)) => {
                     // A record lists consecutive seqs; a transient message in between ends the run.
                     if seq.0 != first.0 + work.positions.len() as u64 {
@@ -257,7 +261,58 @@ impl Queue {
         no_ack: bool,
         work: &mut Work,
     ) -> Result<Option<Got>, QueueGone> {
-        self.act(work, |inner, now_ms, effects| inner.state.get(holder, no_ack, now_ms, effects))
+        loop {
+            let found = self.act(work, |inner, now_ms, effects| {
+                let got = inner.state.get(holder, no_ack, now_ms, effects);
+                let final_answer = got.is_some() || !inner.state.next_is_stored() || inner.unreadable;
+                final_answer.then_some(got)
+            })?;
+            match found {
+                Some(got) => return Ok(got),
+                None => self.read_for(true, work)?,
+            }
+        }
+    }
+
+    /// Reads what is to be delivered next from the journal, and delivers it. Waits for the disk, but not with the
+    /// queue's lock held.
+    pub fn read(self: &Arc<Self>, work: &mut Work) -> Result<(), QueueGone> {
+        self.read_for(false, work)
+    }
+
+    fn read_for(self: &Arc<Self>, asks: bool, work: &mut Work) -> Result<(), QueueGone> {
+        let Some((seqs, places)) = self.act(work, |inner, _, _| inner.state.wanted(asks))? else {
+            // Somebody else is reading, and may need the processor for it.
+            std::thread::yield_now();
+            return Ok(());
+        };
+        let mut read = Vec::with_capacity(seqs.len());
+        let mut unreadable = None;
+        self.store.read_messages(&places, &mut |index, message| match (seqs.get(index), message) {
+            (Some(seq), Ok(message)) => read.push((*seq, message)),
+            (_, Err(error)) => drop(unreadable.get_or_insert(error)),
+            (None, Ok(_)) => {}
+        });
+        self.act(work, |inner, now_ms, effects| {
+            for (seq, message) in read {
+                inner.state.load(seq, message);
+            }
+            match unreadable {
+                None => inner.state.end_read(),
+                // The queue delivers nothing beyond it, rather than pass it over in silence.
+                Some(error) => {
+                    tracing::error!(queue = %self.name, %error, "a message cannot be read: its queue is closed");
+                    inner.unreadable = true;
+                    inner.close(&format!("a message of the queue cannot be read: {error}"));
+                }
+            }
+            inner.state.dispatch(now_ms, effects);
+        })
+    }
+
+    /// Lets go of messages that are in the journal, if memory is short. For a queue that nothing else happens to.
+    pub fn unload(self: &Arc<Self>, work: &mut Work) {
+        let _ = self.act(work, |_, _, _| ());
     }
 
     /// Settles deliveries of a holder by ranges of tags; a single range that begins with 0 means all up to its end.
@@ -364,6 +419,7 @@ impl Queue {
         let mut inner = self.inner.lock();
         if inner.gone {
             inner.state = State::new(self.settings.clone(), 0);
+            self.account(&mut inner);
         }
     }
 
@@ -399,19 +455,38 @@ impl Queue {
         if effects.delete.is_some() {
             inner.leave("the queue was deleted");
         }
+        self.account(inner);
+        let reads = inner.state.asks_for_reading();
         let alarm_ms = inner.state.next_deadline_ms().filter(|at| !inner.gone && *at < inner.alarm_ms);
         if let Some(at) = alarm_ms {
             inner.alarm_ms = at;
         }
-        if alarm_ms.is_some() || effects.delete.is_some() || !effects.dead.is_empty() {
+        if alarm_ms.is_some() || effects.delete.is_some() || !effects.dead.is_empty() || reads {
             aftermath.push(Aftermath {
                 queue: Arc::clone(self),
                 dead: std::mem::take(&mut effects.dead),
                 delete: effects.delete.take(),
                 alarm_ms,
+                reads,
             });
         }
         effects.clear();
+    }
+
+    /// Tells the store how much memory the queue's messages take up, and acts on what that means.
+    fn account(&self, inner: &mut Inner) {
+        let memory = &self.store.memory;
+        let account = |inner: &mut Inner| {
+            let bytes = inner.state.loaded_bytes();
+            memory.account(inner.accounted_bytes, bytes);
+            inner.accounted_bytes = bytes;
+        };
+        account(inner);
+        let short = memory.is_short();
+        inner.state.short_of_memory(short);
+        if short {
+            account(inner);
+        }
     }
 
     fn journal(&self, effects: &mut Effects, batch: &mut Batch) {
@@ -466,6 +541,11 @@ impl Inner {
 
     fn leave(&mut self, reason: &str) {
         self.gone = true;
+        self.close(reason);
+    }
+
+    /// Ends all consumers.
+    fn close(&mut self, reason: &str) {
         for recipient in self.recipients.drain(..).flatten() {
             recipient.cancelled(reason);
         }

@@ -1,11 +1,25 @@
 //! The messages that wait to be delivered.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::entry::{Entry, NEVER};
+use super::level::Level;
+use crate::store::{Message, Pack, Place, STUBS_PER_PACK, Seq, Stub};
 
 /// Deques below this capacity never give memory back.
 const CAPACITY_KEPT: usize = 4096;
+
+/// How many messages, or bytes of them, are read from the journal at once.
+/// (In tests a few; see below, too.)
+const READ_MESSAGES_MAX: usize = if cfg!(test) { 3 } else { 2048 };
+const READ_BYTES_MAX: u64 = 1024 * 1024;
+/// More is read when fewer bytes than this wait in memory: half of what is read at once, so that consumers work on one
+/// half while the other is on its way. (In tests everything can be read, to compare with a queue that never forgets.)
+const READ_AHEAD_BYTES: u64 = if cfg!(test) { u64::MAX } else { READ_BYTES_MAX / 2 };
+/// What of a queue stays in memory although memory is short, in bytes of messages: more than is ever read ahead, or what
+/// was read would be let go of at once.
+const KEPT_BYTES: u64 = if cfg!(test) { 400 } else { 2 * READ_BYTES_MAX };
 
 /// All ready messages: a level for each priority, and on each the order of arrival.
 #[derive(Debug)]
@@ -15,22 +29,49 @@ pub(super) struct Ready {
     /// One bit for each level that is not empty, so that 256 levels cost no search.
     occupied: [u64; 4],
     len: u64,
-    bytes: u64,
+    body_bytes: u64,
+    /// What messages that are in memory take up there.
+    loaded_bytes: u64,
+    /// How many messages are only in the journal.
+    stored: u64,
 }
 
-/// The ready messages of one priority, in the order of their arrival, which is that of their `seq`.
+/// Messages to be read: those among the next ones that are not in memory.
 #[derive(Debug, Default)]
-struct Level {
-    /// In order. New messages go to its end, and most of those that come back to its front.
-    run: VecDeque<Entry>,
-    /// Messages that came back, or were restored, out of order, and whose place is inside the run.
-    strays: BTreeMap<u64, Entry>,
+pub(super) struct Wanted {
+    pub(super) seqs: Vec<Seq>,
+    pub(super) places: Vec<Place>,
+    wanted_bytes: u64,
+    loaded_bytes: u64,
+}
+
+impl Wanted {
+    /// Takes an entry, the next one in order, into account; whether there is room for more.
+    pub(super) fn look_at(&mut self, entry: &Entry) -> bool {
+        if let Some(place) = entry.content.place().filter(|_| !entry.is_loaded()) {
+            self.seqs.push(entry.seq);
+            self.places.push(place.clone());
+            self.wanted_bytes += u64::from(entry.body_bytes);
+        } else {
+            self.loaded_bytes += entry.loaded_bytes();
+        }
+        self.seqs.len() < READ_MESSAGES_MAX
+            && self.wanted_bytes < READ_BYTES_MAX
+            && self.loaded_bytes < READ_AHEAD_BYTES
+    }
 }
 
 impl Ready {
     pub(super) fn new(priority_max: Option<u8>) -> Self {
         let levels = usize::from(priority_max.unwrap_or(0)) + 1;
-        Self { levels: (0..levels).map(|_| Level::default()).collect(), occupied: [0; 4], len: 0, bytes: 0 }
+        Self {
+            levels: (0..levels).map(|_| Level::default()).collect(),
+            occupied: [0; 4],
+            len: 0,
+            body_bytes: 0,
+            loaded_bytes: 0,
+            stored: 0,
+        }
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -38,8 +79,13 @@ impl Ready {
     }
 
     /// The bytes of all bodies.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
+    pub(super) fn body_bytes(&self) -> u64 {
+        self.body_bytes
+    }
+
+    /// What messages take up in memory.
+    pub(super) fn loaded_bytes(&self) -> u64 {
+        self.loaded_bytes
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -48,13 +94,29 @@ impl Ready {
 
     /// Puts a message at its place: a new one at the end of its level, one that comes back where it was.
     pub(super) fn put(&mut self, entry: Entry) {
-        let at = usize::from(entry.message.priority).min(self.levels.len() - 1);
+        let at = self.level_of(entry.priority);
         let Some(level) = self.levels.get_mut(at) else { return };
         self.len += 1;
-        self.bytes += entry.bytes();
+        self.body_bytes += u64::from(entry.body_bytes);
+        self.loaded_bytes += entry.loaded_bytes();
+        self.stored += u64::from(!entry.is_loaded());
         level.put(entry);
-        if let Some(word) = self.occupied.get_mut(at / 64) {
-            *word |= 1 << (at % 64);
+        self.occupy(at);
+    }
+
+    /// Puts messages in that are only in the journal, in the order of their seqs, and behind all that are there.
+    pub(super) fn put_stubs(&mut self, stubs: impl Iterator<Item = Stub>) {
+        let mut waiting: Vec<Vec<Stub>> = self.levels.iter().map(|_| Vec::new()).collect();
+        for stub in stubs {
+            let at = self.level_of(stub.priority);
+            let Some(of_level) = waiting.get_mut(at) else { continue };
+            of_level.push(stub);
+            if of_level.len() == STUBS_PER_PACK {
+                self.put_pack(at, of_level);
+            }
+        }
+        for (at, mut of_level) in waiting.into_iter().enumerate() {
+            self.put_pack(at, &mut of_level);
         }
     }
 
@@ -71,29 +133,97 @@ impl Ready {
 
     /// Takes the message that is to be delivered next, if it has expired.
     pub(super) fn pop_next_expired(&mut self, now_ms: u64) -> Option<Entry> {
-        self.pop_expired_from(self.highest()?, now_ms)
+        let at = self.highest()?;
+        if self.levels.get(at)?.head_deadline_ms() <= now_ms { self.pop_from(at) } else { None }
     }
 
     /// Takes the first of all heads that has expired. Behind the heads nobody looks: that would need an index of all
     /// deadlines to gain nothing but space.
     pub(super) fn pop_expired(&mut self, now_ms: u64) -> Option<Entry> {
-        let at = self.heads().find(|(_, head)| head.expired(now_ms)).map(|(at, _)| at)?;
+        let at = self.head_deadlines().find(|(_, deadline_ms)| *deadline_ms <= now_ms).map(|(at, _)| at)?;
         self.pop_from(at)
     }
 
     /// When the first of the heads expires.
     pub(super) fn next_deadline_ms(&self) -> Option<u64> {
-        self.heads().map(|(_, head)| head.deadline_ms).min().filter(|deadline| *deadline != NEVER)
+        self.head_deadlines().map(|(_, deadline_ms)| deadline_ms).min().filter(|deadline| *deadline != NEVER)
     }
 
-    /// The head of each level that is not empty, highest first.
-    fn heads(&self) -> impl Iterator<Item = (usize, &Entry)> {
+    /// Whether the message that is to be delivered next is in memory.
+    pub(super) fn next_is_loaded(&self) -> bool {
+        self.stored == 0
+            || self.highest().and_then(|at| self.levels.get(at)).is_some_and(Level::head_is_loaded)
+    }
+
+    /// Whether something is to be read. What it costs depends on what is ready in memory, not on the backlog.
+    pub(super) fn wants(&self) -> bool {
+        let mut ahead_bytes = READ_AHEAD_BYTES;
+        self.stored > 0
+            && self.levels.iter().rev().any(|level| ahead_bytes > 0 && level.wants(&mut ahead_bytes))
+    }
+
+    /// What is to be read, so that there is something to deliver.
+    pub(super) fn wanted(&mut self) -> Option<Wanted> {
+        if self.stored == 0 {
+            return None;
+        }
+        let mut wanted = Wanted::default();
+        // The result says only who was the first to have enough.
+        let _ = self.levels.iter_mut().rev().all(|level| level.want(&mut wanted));
+        (!wanted.seqs.is_empty()).then_some(wanted)
+    }
+
+    /// A message has been read.
+    pub(super) fn load(&mut self, seq: Seq, message: Arc<Message>) {
+        let at = self.level_of(message.priority);
+        let bytes = self.levels.get_mut(at).map_or(0, |level| level.load(seq, message));
+        if bytes > 0 {
+            self.loaded_bytes += bytes;
+            self.stored -= 1;
+        }
+    }
+
+    /// Memory is short: lets go of messages that are in the journal, but for the next ones; of those as well if
+    /// nobody waits for them.
+    pub(super) fn unload(&mut self, awaited: bool) {
+        let mut keep_bytes = if awaited { KEPT_BYTES } else { 0 };
+        if self.loaded_bytes <= keep_bytes {
+            return;
+        }
+        for level in self.levels.iter_mut().rev() {
+            let (bytes, messages) = level.unload(keep_bytes);
+            self.loaded_bytes -= bytes;
+            self.stored += messages;
+            keep_bytes = 0;
+        }
+    }
+
+    fn level_of(&self, priority: u8) -> usize {
+        usize::from(priority).min(self.levels.len() - 1)
+    }
+
+    fn occupy(&mut self, at: usize) {
+        if let Some(word) = self.occupied.get_mut(at / 64) {
+            *word |= 1 << (at % 64);
+        }
+    }
+
+    /// Packs the stubs, and empties them.
+    fn put_pack(&mut self, at: usize, stubs: &mut Vec<Stub>) {
+        if let (Some(level), Some(pack)) = (self.levels.get_mut(at), Pack::new(&*stubs)) {
+            self.len += pack.len();
+            self.body_bytes += pack.body_bytes();
+            self.stored += pack.len();
+            level.put_pack(pack);
+            self.occupy(at);
+        }
+        stubs.clear();
+    }
+
+    /// The deadline of the head of each level that is not empty, highest first.
+    fn head_deadlines(&self) -> impl Iterator<Item = (usize, u64)> {
         let levels = self.levels.iter().enumerate().rev();
-        levels.filter(|(at, _)| self.is_occupied(*at)).filter_map(|(at, level)| Some((at, level.head()?)))
-    }
-
-    fn pop_expired_from(&mut self, at: usize, now_ms: u64) -> Option<Entry> {
-        if self.levels.get(at)?.head()?.expired(now_ms) { self.pop_from(at) } else { None }
+        levels.filter(|(at, _)| self.is_occupied(*at)).map(|(at, level)| (at, level.head_deadline_ms()))
     }
 
     fn pop_from(&mut self, at: usize) -> Option<Entry> {
@@ -105,7 +235,9 @@ impl Ready {
             *word &= !(1 << (at % 64));
         }
         self.len -= 1;
-        self.bytes -= entry.bytes();
+        self.body_bytes -= u64::from(entry.body_bytes);
+        self.loaded_bytes -= entry.loaded_bytes();
+        self.stored -= u64::from(!entry.is_loaded());
         Some(entry)
     }
 
@@ -121,42 +253,6 @@ impl Ready {
     fn lowest(&self) -> Option<usize> {
         let (at, word) = self.occupied.iter().enumerate().find(|(_, word)| **word != 0)?;
         Some(at * 64 + word.trailing_zeros() as usize)
-    }
-}
-
-impl Level {
-    fn is_empty(&self) -> bool {
-        self.run.is_empty() && self.strays.is_empty()
-    }
-
-    fn put(&mut self, entry: Entry) {
-        if self.run.back().is_none_or(|back| back.seq < entry.seq) {
-            self.run.push_back(entry);
-        } else if self.run.front().is_some_and(|front| entry.seq < front.seq) {
-            self.run.push_front(entry);
-        } else {
-            self.strays.insert(entry.seq.0, entry);
-        }
-    }
-
-    fn head(&self) -> Option<&Entry> {
-        if self.stray_is_first() { self.strays.values().next() } else { self.run.front() }
-    }
-
-    fn pop(&mut self) -> Option<Entry> {
-        if self.stray_is_first() {
-            return self.strays.pop_first().map(|(_, entry)| entry);
-        }
-        let entry = self.run.pop_front();
-        shrink_if_sparse(&mut self.run);
-        entry
-    }
-
-    fn stray_is_first(&self) -> bool {
-        match self.strays.first_key_value() {
-            None => false,
-            Some((seq, _)) => self.run.front().is_none_or(|front| *seq < front.seq.0),
-        }
     }
 }
 

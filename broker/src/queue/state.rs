@@ -7,14 +7,14 @@ use leveret_protocol::DeathReason;
 
 use super::consumers::{Consumer, ConsumerSpec, Place, SubscribeError};
 use super::effects::{DeleteReason, Delivery, Effects};
-use super::entry::Entry;
+use super::entry::{Entry, NEVER};
 use super::expiry::{self, Lease};
 use super::holders::{HolderId, Holders, Role};
 use super::limits::Limits;
-use super::ready::Ready;
+use super::ready::{Ready, Wanted};
 use super::settings::Settings;
 use super::turns::Turns;
-use crate::store::{Message, Seq};
+use crate::store::{self, Message, Seq, Stub};
 
 /// One queue: what waits in it, who holds what of it, who gets the next message.
 ///
@@ -35,23 +35,16 @@ pub struct State {
     consumers: usize,
     exclusively_used: bool,
     pub(super) unacked: u64,
+    /// What unsettled deliveries take up in memory, in bytes.
+    pub(super) unacked_bytes: u64,
+    /// Whether what is in the journal is to be kept nowhere else, if it need not be.
+    pub(super) short_of_memory: bool,
+    /// Somebody has been asked to read messages, and has not begun.
+    read_asked: bool,
+    /// Messages are being read: there is one read at a time.
+    reading: bool,
     /// Empty between calls; kept so that a settle allocates nothing.
     scratch: Vec<(u64, Entry)>,
-}
-
-/// A message that the store brings back after a restart.
-#[derive(Debug, Clone)]
-pub struct Restored {
-    /// Its place in the queue.
-    pub seq: Seq,
-    /// The message.
-    pub message: Arc<Message>,
-    /// When it came into this queue, in milliseconds since 1970; a queue's `x-message-ttl` runs from here.
-    pub arrived_ms: u64,
-    /// How many of its deliveries failed.
-    pub deliveries_failed: u32,
-    /// Whether anybody may have seen it before.
-    pub redelivered: bool,
 }
 
 /// What becomes of deliveries.
@@ -109,17 +102,75 @@ impl State {
             consumers: 0,
             exclusively_used: false,
             unacked: 0,
+            unacked_bytes: 0,
+            short_of_memory: false,
+            read_asked: false,
+            reading: false,
             scratch: Vec::new(),
             settings,
         }
     }
 
-    /// Brings a message back after a restart; in any order, each once, before anything else happens to the queue.
-    pub fn restore(&mut self, restored: Restored, now_ms: u64) {
-        let Restored { seq, message, arrived_ms, deliveries_failed: failed, redelivered } = restored;
-        let deadline_ms = expiry::deadline_ms(&message, self.settings.message_ttl_ms, arrived_ms, now_ms);
-        self.skip_to(Seq(seq.0.saturating_add(1)));
-        self.ready.put(Entry { seq, message, deadline_ms, failed, redelivered });
+    /// Brings messages back after a restart, in the order of their places, before anything else happens to the queue.
+    pub fn restore(&mut self, stubs: impl Iterator<Item = Stub>, now_ms: u64) {
+        let queue_ttl_ms = self.settings.message_ttl_ms;
+        let mut next = Seq(self.next_seq);
+        self.ready.put_stubs(stubs.map(|stub| {
+            next = Seq(stub.seq.0.saturating_add(1));
+            let of_queue = queue_ttl_ms.map_or(NEVER, |ttl| expiry::end_ms(stub.arrived_ms, ttl, now_ms));
+            Stub { deadline_ms: stub.deadline_ms.min(of_queue), arrived_ms: 0, ..stub }
+        }));
+        self.skip_to(next);
+    }
+
+    /// What is to be read from the journal next, so that there is something to deliver: places in the queue and in the
+    /// journal. Nothing while something is being read, or if nobody `asks` and nobody consumes. [`State::load`], once
+    /// for each, and [`State::end_read`] have to follow.
+    pub fn wanted(&mut self, asks: bool) -> Option<(Vec<Seq>, Vec<store::Place>)> {
+        self.read_asked = false;
+        if self.reading || !(asks || self.consumers > 0) {
+            return None;
+        }
+        let Wanted { seqs, places, .. } = self.ready.wanted()?;
+        self.reading = true;
+        Some((seqs, places))
+    }
+
+    /// Whether somebody is to see to what is [`State::wanted`]. Asked once, until that was done.
+    pub fn asks_for_reading(&mut self) -> bool {
+        let asks = !self.reading && !self.read_asked && self.consumers > 0 && self.ready.wants();
+        self.read_asked |= asks;
+        asks
+    }
+
+    /// A message that was wanted has been read. It is ready to be delivered with the next [`State::dispatch`], unless it
+    /// has left the queue meanwhile.
+    pub fn load(&mut self, seq: Seq, message: Arc<Message>) {
+        self.ready.load(seq, message);
+    }
+
+    /// All that was wanted has been read, or will never be.
+    pub fn end_read(&mut self) {
+        self.reading = false;
+    }
+
+    /// Whether [`State::get`] finds its message only after it was read.
+    pub fn next_is_stored(&self) -> bool {
+        !self.ready.is_empty() && !self.ready.next_is_loaded()
+    }
+
+    /// Says whether memory is short. While it is, the queue keeps in memory only what its consumers are about to get,
+    /// and what is nowhere else.
+    pub fn short_of_memory(&mut self, short: bool) {
+        self.short_of_memory = short;
+        if short {
+            self.ready.unload(self.consumers > 0);
+        }
+    }
+
+    /// What the queue's messages take up in memory, in bytes.
+    pub fn loaded_bytes(&self) -> u64 {
+        self.ready.loaded_bytes() + self.unacked_bytes
     }
 
     /// New messages get places from `next` on, unless they would anyway. For a restart: places of messages that have
@@ -278,7 +329,7 @@ impl State {
 
     /// How many bytes the bodies of the ready messages have.
     pub fn ready_bytes(&self) -> u64 {
-        self.ready.bytes()
+        self.ready.body_bytes()
     }
 
     /// How many deliveries are not settled.
@@ -327,6 +378,7 @@ impl State {
     fn apply(&mut self, verb: &Verb, fx: &mut Effects) {
         let mut settled = std::mem::take(&mut self.scratch);
         self.unacked -= settled.len() as u64;
+        self.unacked_bytes -= settled.iter().map(|(_, entry)| entry.loaded_bytes()).sum::<u64>();
         match verb {
             Verb::Ack => fx.gone.extend(settled.drain(..).map(|(_, entry)| entry.seq)),
             Verb::Requeue => self.give_back(&mut settled, 1, fx),

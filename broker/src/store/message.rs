@@ -1,10 +1,30 @@
 //! A message as the broker holds it: shared by all queues that it waits in.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use leveret_journal::Position;
 use leveret_protocol::{DeathHistory, ExchangeName, RoutingKey};
 
-use super::Pin;
+use super::Place;
+
+/// A message as a queue has it.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// In memory.
+    Loaded(Arc<Message>),
+    /// In the journal.
+    Stored(Place),
+}
+
+impl Content {
+    /// Where the message is in the journal, if it is there.
+    pub fn place(&self) -> Option<&Place> {
+        match self {
+            Self::Loaded(message) => message.place.as_ref(),
+            Self::Stored(place) => Some(place),
+        }
+    }
+}
 
 /// A message. It never changes; queues share it by `Arc` and keep what differs for each of them beside it.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -32,7 +52,5 @@ pub struct Message {
     /// The body.
     pub body: Bytes,
     /// Where its record stands in the journal, once it has one.
-    pub position: Option<Position>,
-    /// Keeps that part of the journal.
-    pub pin: Pin,
+    pub place: Option<Place>,
 }

@@ -4,10 +4,12 @@
 //! which they happened. A message's own record is written before any queue takes it, and refers to no queue.
 
 mod checkpoint;
+mod memory;
 mod message;
 mod pins;
 mod record;
 mod recovery;
+mod stub;
 
 #[cfg(test)]
 mod tests;
@@ -16,14 +18,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use leveret_journal::{CommitError, Journal, Observer, Position, Synced, group_bytes};
+use leveret_journal::{CommitError, Journal, Observer, Position, ReadError, Synced, group_bytes};
 use tokio::sync::watch;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
-pub use message::Message;
-pub use pins::{Pin, Pins};
+pub use memory::Memory;
+pub use message::{Content, Message};
+pub use pins::{Pins, Place};
 pub use record::{RecordError, kind};
-pub use recovery::{Recovered, RecoveredQueue, Replay, Restored};
+pub use recovery::{Recovered, RecoveredQueue, Replay};
+pub use stub::{Pack, STUBS_PER_PACK, Stub};
 
 /// A queue's number: never used twice in a data directory, so that an old record cannot name a new queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,6 +42,18 @@ pub struct Seq(pub u64);
 #[error("the journal cannot take it: {0}")]
 pub struct StoreError(#[from] leveret_journal::StageError);
 
+/// A message that was in the journal and cannot be read back.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UnreadableMessage {
+    /// Its record cannot be read.
+    #[error(transparent)]
+    Record(#[from] ReadError),
+    /// The record is none of a message.
+    #[error(transparent)]
+    Content(#[from] RecordError),
+}
+
 /// How many bytes of messages are staged in one go: long enough to spread the lock's cost, short enough that a
 /// commit does not wait for a whole batch of large messages.
 const GROUP_BYTES_AIM: usize = 256 * 1024;
@@ -46,6 +62,8 @@ const GROUP_BYTES_AIM: usize = 256 * 1024;
 pub struct Store {
     journal: Arc<Journal>,
     pins: Arc<Pins>,
+    /// What all messages in memory take up together.
+    pub memory: Memory,
     progress: watch::Receiver<Progress>,
     /// Behind the last definition that was written.
     definitions_end: AtomicU64,
@@ -83,11 +101,16 @@ impl Observer for ProgressReporter {
 }
 
 impl Store {
-    /// A store over a recovered journal whose observer reports to `progress`, and whose messages have `pins`.
-    pub fn new(journal: Arc<Journal>, pins: Arc<Pins>, progress: watch::Receiver<Progress>) -> Arc<Self> {
+    /// A store over a recovered journal whose observer reports to `progress`, and whose segments `pins` keeps.
+    pub fn new(
+        journal: Arc<Journal>,
+        pins: Arc<Pins>,
+        memory: Memory,
+        progress: watch::Receiver<Progress>,
+    ) -> Arc<Self> {
         // Definitions may have been recovered from anywhere in the journal.
         let definitions_end = AtomicU64::new(journal.end().0);
-        Arc::new(Self { journal, pins, progress, definitions_end })
+        Arc::new(Self { journal, pins, memory, progress, definitions_end })
     }
 
     /// How much of the journal nobody needs any more: all before this position, as far as messages go.
@@ -171,13 +194,31 @@ impl Store {
                     record::encode_message_head(message, queues, scratch);
                     let parts: [&[u8]; 3] = [scratch, &message.properties, &message.body];
                     let position = group.append(kind::MESSAGE, &parts)?;
-                    message.position = Some(position);
-                    message.pin = self.pins.pin(position);
+                    message.place = Some(self.pins.pin(position));
                     room -= bound;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Reads messages back. Waits for the disk: never to be called with a lock held.
+    ///
+    /// What cannot be read was damaged on the disk after it had been written.
+    pub fn read_messages(
+        &self,
+        places: &[Place],
+        told: &mut dyn FnMut(usize, Result<Arc<Message>, UnreadableMessage>),
+    ) {
+        let positions: Vec<Position> = places.iter().map(Place::position).collect();
+        self.journal.read_each(&positions, |index, record| {
+            let message = record.map_err(UnreadableMessage::from).and_then(|(kind, payload)| match kind {
+                kind::MESSAGE => Ok(record::decode_message(payload)?),
+                _ => Err(RecordError::unknown_kind().into()),
+            });
+            let place = places.get(index).cloned();
+            told(index, message.map(|message| Arc::new(Message { place, ..message })));
+        });
     }
 
     /// Writes a batch as one group: after a crash all of it is there, or none. Gives the position that must be

@@ -1,8 +1,8 @@
 //! Which parts of the journal still hold messages that somebody needs.
 //!
-//! A message that was written keeps a pin on its segment for as long as it is in memory anywhere: in a queue, with a
-//! consumer, on its way to a dead-letter exchange. What lies before the first pinned segment can go, because every
-//! other record about a message comes behind the message itself.
+//! A message that was written keeps its place for as long as anybody has it: in a queue, with a consumer, on its way to
+//! a dead-letter exchange. What lies before the first segment with a place can go, because every other record about a
+//! message comes behind the message itself.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,23 +10,45 @@ use std::sync::Arc;
 use leveret_journal::Position;
 use parking_lot::Mutex;
 
-/// The pins of a journal.
+/// Which segments of a journal are needed.
 #[derive(Debug)]
 pub struct Pins {
     segment_bytes: u64,
-    /// Segments with pins, or that had some, in order. The count of an `Arc` is the number of pins, and one.
-    segments: Mutex<VecDeque<(u64, Arc<()>)>>,
+    /// Segments with places that somebody keeps, or that had some, in order. The count of an `Arc` is the number of
+    /// these places, and one.
+    segments: Mutex<VecDeque<Arc<Pinned>>>,
 }
 
-/// One message's pin. All pins are equal, so that messages compare by what they say.
-#[derive(Debug, Clone, Default)]
-pub struct Pin {
-    _segment: Option<Arc<()>>,
+/// The positions of one segment.
+#[derive(Debug)]
+struct Pinned {
+    start: u64,
+    end: u64,
 }
 
-impl PartialEq for Pin {
-    fn eq(&self, _: &Self) -> bool {
-        true
+/// Where a record stands in the journal. It can be read there for as long as this place, or a clone of it, is kept.
+#[derive(Debug, Clone)]
+pub struct Place {
+    position: Position,
+    segment: Arc<Pinned>,
+}
+
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        self.position == other.position
+    }
+}
+
+impl Place {
+    /// The record's position.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The place of another record, if it is in the same segment.
+    pub(super) fn neighbour(&self, position: Position) -> Option<Self> {
+        let inside = (self.segment.start..self.segment.end).contains(&position.0);
+        inside.then(|| Self { position, segment: Arc::clone(&self.segment) })
     }
 }
 
@@ -36,25 +58,30 @@ impl Pins {
         Self { segment_bytes: segment_bytes.max(1), segments: Mutex::default() }
     }
 
-    /// A pin on the segment of a record. Positions come in rising order, but for writers that race for a moment.
-    pub fn pin(&self, position: Position) -> Pin {
-        let number = position.0 / self.segment_bytes;
+    /// The place of a record. Positions come in rising order, but for writers that race for a moment.
+    pub fn pin(&self, position: Position) -> Place {
+        let start = position.0 - position.0 % self.segment_bytes;
         let mut segments = self.segments.lock();
-        let at = segments.partition_point(|(known, _)| *known < number);
-        if segments.get(at).is_none_or(|(known, _)| *known != number) {
-            segments.insert(at, (number, Arc::default()));
-        }
-        Pin { _segment: segments.get(at).map(|(_, pins)| Arc::clone(pins)) }
+        let at = segments.partition_point(|segment| segment.start < start);
+        let segment = match segments.get(at) {
+            Some(segment) if segment.start == start => Arc::clone(segment),
+            _ => {
+                let segment = Arc::new(Pinned { start, end: start + self.segment_bytes });
+                segments.insert(at, Arc::clone(&segment));
+                segment
+            }
+        };
+        Place { position, segment }
     }
 
-    /// Forgets segments without pins at the front, and gives the start of the first that has some. `None`: no message
+    /// Forgets segments without places at the front, and gives the start of the first that has some. `None`: no message
     /// is needed any more.
     pub fn first(&self) -> Option<Position> {
         let mut segments = self.segments.lock();
-        while segments.front().is_some_and(|(_, pins)| Arc::strong_count(pins) == 1) {
+        while segments.front().is_some_and(|segment| Arc::strong_count(segment) == 1) {
             segments.pop_front();
         }
-        segments.front().map(|(number, _)| Position(number * self.segment_bytes))
+        segments.front().map(|segment| Position(segment.start))
     }
 }
 

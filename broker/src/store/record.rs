@@ -17,7 +17,7 @@ use bytes::Bytes;
 use leveret_journal::Position;
 use leveret_protocol::{DeathHistory, ExchangeName, RoutingKey};
 
-use super::{Message, Pin, QueueId, Seq};
+use super::{Message, QueueId, Seq};
 
 /// The kinds of records.
 pub mod kind {
@@ -55,13 +55,17 @@ impl RecordError {
 }
 
 const FLAG_TTL: u8 = 1;
+/// The message is only here because memory was short, and is forgotten at a restart.
+const FLAG_TRANSIENT: u8 = 4;
 
 /// Appends a message's record to `out`, without its properties and body; these follow as they are.
 ///
 /// The parts are written apart so that a body is copied once, into the journal. `queues` says how many queues will
 /// each either take or decline the message, so that a replay knows when the last one is done with it.
 pub(super) fn encode_message_head(message: &Message, queues: u32, out: &mut Vec<u8>) {
-    out.push(if message.ttl_ms.is_some() { FLAG_TTL } else { 0 });
+    let ttl = if message.ttl_ms.is_some() { FLAG_TTL } else { 0 };
+    let transient = if message.persistent { 0 } else { FLAG_TRANSIENT };
+    out.push(ttl | transient);
     out.push(message.priority);
     out.push(message.cc.len() as u8);
     out.push(message.bcc.len() as u8);
@@ -79,16 +83,35 @@ pub(super) fn encode_message_head(message: &Message, queues: u32, out: &mut Vec<
     out.extend_from_slice(&(message.properties.len() as u32).to_le_bytes());
 }
 
-/// Reads a message record: the message, and how many queues it was written for. Only persistent messages have one.
-pub(super) fn decode_message(position: Position, payload: &[u8]) -> Result<(Message, u32), RecordError> {
+/// What a replay needs to know of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct MessageHead {
+    pub(super) persistent: bool,
+    pub(super) priority: u8,
+    /// How many queues will each take or decline it.
+    pub(super) queues: u32,
+    pub(super) published_at_ms: u64,
+    pub(super) ttl_ms: Option<u64>,
+    pub(super) body_bytes: u32,
+}
+
+/// Reads what a replay needs of a message record, without its names and properties.
+pub(super) fn decode_message_head(payload: &[u8]) -> Result<MessageHead, RecordError> {
     let mut reader = Reader { record: "message", rest: payload };
-    let flags = reader.u8("flags")?;
-    let priority = reader.u8("priority")?;
-    let cc = reader.u8("number of CC keys")?;
-    let bcc = reader.u8("number of BCC keys")?;
-    let queues = reader.array("number of queues").map(u32::from_le_bytes)?;
-    let published_at_ms = reader.u64("time")?;
-    let ttl_ms = reader.u64("time to live")?;
+    let (head, cc, bcc) = reader.message_head()?;
+    for _ in 0..usize::from(cc) + usize::from(bcc) + 2 {
+        let length = reader.u8("name")?;
+        reader.take(usize::from(length), "name")?;
+    }
+    reader.blob("death history")?;
+    reader.blob("properties")?;
+    Ok(MessageHead { body_bytes: reader.rest.len() as u32, ..head })
+}
+
+/// Reads a message record, all but its place.
+pub(super) fn decode_message(payload: &[u8]) -> Result<Message, RecordError> {
+    let mut reader = Reader { record: "message", rest: payload };
+    let (head, cc, bcc) = reader.message_head()?;
     let exchange = ExchangeName::new(reader.name("exchange")?).map_err(|_| reader.error("exchange"))?;
     let routing_key =
         RoutingKey::new(reader.name("routing key")?).map_err(|_| reader.error("routing key"))?;
@@ -103,22 +126,20 @@ pub(super) fn decode_message(position: Position, payload: &[u8]) -> Result<(Mess
     // One allocation for both: they live and die together.
     let tail =
         Bytes::copy_from_slice(payload.get(payload.len() - reader.rest.len() - properties..).unwrap_or(&[]));
-    let message = Message {
+    Ok(Message {
         exchange,
         routing_key,
         cc,
         bcc,
-        persistent: true,
-        priority,
-        ttl_ms: (flags & FLAG_TTL != 0).then_some(ttl_ms),
-        published_at_ms,
+        persistent: head.persistent,
+        priority: head.priority,
+        ttl_ms: head.ttl_ms,
+        published_at_ms: head.published_at_ms,
         deaths,
         properties: tail.slice(..properties),
         body: tail.slice(properties..),
-        position: Some(position),
-        pin: Pin::default(),
-    };
-    Ok((message, queues))
+        place: None,
+    })
 }
 
 /// What a queue took: messages with consecutive seqs, by the positions of their records.
@@ -226,12 +247,25 @@ fn put_name(out: &mut Vec<u8>, name: &str) {
     out.extend_from_slice(name.as_bytes());
 }
 
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
     }
     out.push(value as u8);
+}
+
+pub(super) fn take_varint(rest: &mut &[u8]) -> Option<u64> {
+    let mut value: u64 = 0;
+    for shift in (0..64).step_by(7) {
+        let (byte, behind) = rest.split_first()?;
+        *rest = behind;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
 }
 
 struct Reader<'a> {
@@ -240,6 +274,20 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// The fixed part of a message record, and how many CC and BCC keys follow it.
+    fn message_head(&mut self) -> Result<(MessageHead, u8, u8), RecordError> {
+        let flags = self.u8("flags")?;
+        let priority = self.u8("priority")?;
+        let cc = self.u8("number of CC keys")?;
+        let bcc = self.u8("number of BCC keys")?;
+        let queues = self.array("number of queues").map(u32::from_le_bytes)?;
+        let published_at_ms = self.u64("time")?;
+        let ttl_ms = self.u64("time to live")?;
+        let ttl_ms = (flags & FLAG_TTL != 0).then_some(ttl_ms);
+        let persistent = flags & FLAG_TRANSIENT == 0;
+        Ok((MessageHead { persistent, priority, queues, published_at_ms, ttl_ms, body_bytes: 0 }, cc, bcc))
+    }
+
     fn error(&self, field: &'static str) -> RecordError {
         RecordError { record: self.record, field }
     }
@@ -294,15 +342,7 @@ impl<'a> Reader<'a> {
     }
 
     fn varint(&mut self, field: &'static str) -> Result<u64, RecordError> {
-        let mut value: u64 = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.u8(field)?;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(self.error(field))
+        take_varint(&mut self.rest).ok_or_else(|| self.error(field))
     }
 }
 
@@ -325,6 +365,7 @@ mod tests {
             key in "[a-z.]{0,40}",
             cc in proptest::collection::vec("[a-z.]{0,9}", 0..4),
             bcc in proptest::collection::vec("[a-z.]{0,9}", 0..4),
+            persistent: bool,
             priority: u8,
             ttl_ms: Option<u64>,
             published_at_ms: u64,
@@ -335,16 +376,24 @@ mod tests {
                 routing_key: RoutingKey::new(key).unwrap(),
                 cc: cc.iter().map(|key| RoutingKey::new(key).unwrap()).collect(),
                 bcc: bcc.iter().map(|key| RoutingKey::new(key).unwrap()).collect(),
-                persistent: true,
+                persistent,
                 priority,
                 ttl_ms,
                 published_at_ms,
                 properties: properties.into(),
                 body: body.into(),
-                position: Some(Position(640)),
                 ..Message::default()
             };
-            prop_assert_eq!(decode_message(Position(640), &encoded(&message)), Ok((message, 3)));
+            let head = MessageHead {
+                persistent,
+                priority,
+                queues: 3,
+                published_at_ms,
+                ttl_ms,
+                body_bytes: message.body.len() as u32,
+            };
+            prop_assert_eq!(decode_message_head(&encoded(&message)), Ok(head));
+            prop_assert_eq!(decode_message(&encoded(&message)), Ok(message));
         }
 
         #[test]
@@ -373,7 +422,8 @@ mod tests {
 
         #[test]
         fn bytes_of_no_record_are_refused_and_never_panic(bytes: Vec<u8>) {
-            let _ = decode_message(Position(0), &bytes);
+            let _ = decode_message(&bytes);
+            let _ = decode_message_head(&bytes);
             let _ = decode_enqueue(&bytes);
             let _ = decode_gone(&bytes);
             let _ = decode_returned(&bytes);

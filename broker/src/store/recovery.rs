@@ -1,34 +1,35 @@
-//! Journal -> messages in queues, at the start.
+//! Journal -> what is in queues, at the start.
+//!
+//! Nothing of a message is kept but its stub, so that a start takes as little memory as the backlog that it finds.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use leveret_journal::{Position, Record};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
-use super::record::{self, RecordError, kind};
-use super::{Message, Pins, QueueId, Seq};
+use super::record::{self, MessageHead, RecordError, kind};
+use super::stub::{Pack, STUBS_PER_PACK, Stub};
+use super::{Pins, Place, QueueId, Seq};
 
 /// Takes every record of the journal in order and keeps what is still alive.
-///
-/// It holds a message only while some queue does, so that replaying a long journal of settled messages takes no
-/// more memory than what waits at its end.
 #[derive(Debug)]
 pub struct Replay {
     pins: Arc<Pins>,
-    messages: FxHashMap<Position, Waiting>,
+    now_ms: u64,
+    /// Messages that queues have yet to take or decline: few at a time, since they do so at once.
+    written: FxHashMap<Position, Written>,
     queues: FxHashMap<QueueId, RecoveredQueue>,
     /// The journal's first position: what lies before it was reclaimed because nobody needs it.
     first: Position,
     definitions: Vec<(Position, Vec<u8>)>,
 }
 
-/// A message that queues refer to, or will.
 #[derive(Debug)]
-struct Waiting {
-    message: Arc<Message>,
-    /// Queues that have it, and queues that have yet to take or decline it. One may have settled it before another
-    /// takes it, so that counting only the first would let go of it too early.
+struct Written {
+    place: Place,
+    head: MessageHead,
+    /// How many queues have yet to take or decline it.
     queues: u32,
 }
 
@@ -44,29 +45,30 @@ pub struct Recovered {
 /// One queue's content.
 #[derive(Debug, Default)]
 pub struct RecoveredQueue {
-    /// The messages, in order.
-    pub messages: BTreeMap<Seq, Restored>,
+    packs: VecDeque<Settling>,
+    /// Behind the packs, not packed yet.
+    open: VecDeque<Stub>,
+    /// How often the deliveries of those failed that came back after one.
+    returned: BTreeMap<Seq, u32>,
     /// Seqs below this have been used.
     pub next: Seq,
 }
 
-/// One message in one queue.
-#[derive(Debug, Clone)]
-pub struct Restored {
-    /// The message.
-    pub message: Arc<Message>,
-    /// When the queue took it, in milliseconds since 1970-01-01 UTC.
-    pub arrived_at_ms: u64,
-    /// How often a delivery of it failed, if it came back at all.
-    pub returned: Option<u32>,
+/// A pack of which some have been settled.
+#[derive(Debug)]
+struct Settling {
+    pack: Pack,
+    /// Ranges of seqs that are gone (first, one behind the last), none next to another.
+    gone: BTreeMap<u64, u64>,
 }
 
 impl Replay {
-    /// A replay whose messages get `pins`.
-    pub fn new(pins: Arc<Pins>) -> Self {
+    /// A replay at the time `now_ms`, for a journal whose segments `pins` keeps.
+    pub fn new(pins: Arc<Pins>, now_ms: u64) -> Self {
         Self {
             pins,
-            messages: FxHashMap::default(),
+            now_ms,
+            written: FxHashMap::default(),
             queues: FxHashMap::default(),
             first: Position::default(),
             definitions: Vec::new(),
@@ -80,22 +82,25 @@ impl Replay {
         }
         match record.kind {
             kind::MESSAGE => {
-                let (mut message, queues) = record::decode_message(record.position, record.payload)?;
-                message.pin = self.pins.pin(record.position);
-                self.messages.insert(record.position, Waiting { message: Arc::new(message), queues });
+                let head = record::decode_message_head(record.payload)?;
+                if head.queues > 0 {
+                    let place = self.pins.pin(record.position);
+                    self.written.insert(record.position, Written { place, head, queues: head.queues });
+                }
             }
             kind::ENQUEUE => self.enqueue(&record::decode_enqueue(record.payload)?)?,
             kind::GONE => {
                 let (queue, ranges) = record::decode_gone(record.payload)?;
-                self.gone(queue, &ranges);
+                let queue = self.queues.entry(queue).or_default();
+                ranges.iter().for_each(|(first, end)| queue.gone(*first, *end));
             }
             kind::RETURNED => {
                 let (queue, returned) = record::decode_returned(record.payload)?;
-                self.returned(queue, &returned);
+                self.queues.entry(queue).or_default().returned.extend(returned);
             }
             kind::DECLINED => {
                 for position in record::decode_declined(record.payload)? {
-                    forget(&mut self.messages, position);
+                    self.one_less(position);
                 }
             }
             kind::DEFINITION => self.definitions.push((record.position, record.payload.to_vec())),
@@ -104,10 +109,10 @@ impl Replay {
         Ok(())
     }
 
-    /// How many messages it holds.
+    /// How many messages it holds that no queue has taken.
     #[cfg(test)]
     pub(super) fn messages_held(&self) -> usize {
-        self.messages.len()
+        self.written.len()
     }
 
     /// What is alive at the end. Definitions before `definitions_from` are in the checkpoint.
@@ -117,54 +122,112 @@ impl Replay {
     }
 
     fn enqueue(&mut self, enqueue: &record::Enqueue) -> Result<(), RecordError> {
-        let queue = self.queues.entry(enqueue.queue).or_default();
-        for (seq, position) in (enqueue.first.0..).zip(&enqueue.positions) {
-            queue.next = queue.next.max(Seq(seq + 1));
-            let Some(waiting) = self.messages.get(position) else {
+        for (seq, position) in (enqueue.first.0..).map(Seq).zip(&enqueue.positions) {
+            let queue = self.queues.entry(enqueue.queue).or_default();
+            queue.next = queue.next.max(Seq(seq.0 + 1));
+            let Some(Written { place, head, .. }) = self.written.get(position) else {
                 if *position < self.first {
                     // Its segment was reclaimed, so every queue had settled it before.
                     continue;
                 }
                 return Err(RecordError::dangling());
             };
-            let message = Arc::clone(&waiting.message);
-            let restored = Restored { message, arrived_at_ms: enqueue.at_ms, returned: None };
-            queue.messages.insert(Seq(seq), restored);
+            queue.take(Stub {
+                seq,
+                place: place.clone(),
+                body_bytes: head.body_bytes,
+                priority: head.priority,
+                arrived_ms: enqueue.at_ms,
+                deadline_ms: deadline_ms(head, self.now_ms),
+                failed: 0,
+                redelivered: false,
+            });
+            self.one_less(*position);
         }
         Ok(())
     }
 
-    fn gone(&mut self, queue: QueueId, ranges: &[(Seq, Seq)]) {
-        let queue = self.queues.entry(queue).or_default();
-        for (first, end) in ranges {
-            queue.next = queue.next.max(*end);
-            let mut behind = queue.messages.split_off(first);
-            let kept = behind.split_off(end);
-            queue.messages.extend(kept);
-            for settled in behind.into_values() {
-                if let Some(position) = settled.message.position {
-                    forget(&mut self.messages, position);
-                }
-            }
-        }
-    }
-
-    fn returned(&mut self, queue: QueueId, returned: &[(Seq, u32)]) {
-        let queue = self.queues.entry(queue).or_default();
-        for (seq, failed) in returned {
-            if let Some(restored) = queue.messages.get_mut(seq) {
-                restored.returned = Some(*failed);
+    /// One queue less will take or decline the message.
+    fn one_less(&mut self, position: Position) {
+        if let Some(written) = self.written.get_mut(&position) {
+            written.queues -= 1;
+            if written.queues == 0 {
+                self.written.remove(&position);
             }
         }
     }
 }
 
-/// One queue less refers to the message; the last one lets it go.
-fn forget(messages: &mut FxHashMap<Position, Waiting>, position: Position) {
-    if let Some(waiting) = messages.get_mut(&position) {
-        waiting.queues = waiting.queues.saturating_sub(1);
-        if waiting.queues == 0 {
-            messages.remove(&position);
+/// When a message's own time to live is over. If the clock was set back since, it must not wait for longer than its
+/// whole time to live because of that.
+fn deadline_ms(head: &MessageHead, now_ms: u64) -> u64 {
+    let Some(ttl_ms) = head.ttl_ms else { return u64::MAX };
+    let left_ms = head.published_at_ms.saturating_add(ttl_ms).saturating_sub(now_ms).min(ttl_ms);
+    now_ms.saturating_add(left_ms)
+}
+
+impl RecoveredQueue {
+    /// The stubs of the messages that are in the queue, in order. Memory is given back on the way.
+    pub fn into_stubs(self) -> impl Iterator<Item = Stub> {
+        let Self { packs, open, mut returned, .. } = self;
+        let packed = packs.into_iter().flat_map(|Settling { pack, gone }| {
+            let is_there = move |stub: &Stub| {
+                let before = gone.range(..=stub.seq.0).next_back();
+                before.is_none_or(|(_, end)| *end <= stub.seq.0)
+            };
+            pack.stubs().filter(is_there).collect::<Vec<_>>()
+        });
+        packed.chain(open).map(move |mut stub| {
+            if let Some(failed) = returned.remove(&stub.seq) {
+                stub.failed = failed;
+                stub.redelivered = true;
+            }
+            stub
+        })
+    }
+
+    fn take(&mut self, stub: Stub) {
+        if self.open.len() == STUBS_PER_PACK {
+            let pack = Pack::new(&self.open);
+            self.packs.extend(pack.map(|pack| Settling { pack, gone: BTreeMap::new() }));
+            self.open.clear();
         }
+        self.open.push_back(stub);
+    }
+
+    /// Everything from `first` to before `end` has left.
+    fn gone(&mut self, first: Seq, end: Seq) {
+        self.next = self.next.max(end);
+        let from = self.open.partition_point(|stub| stub.seq < first);
+        let to = self.open.partition_point(|stub| stub.seq < end);
+        self.open.drain(from..to.max(from));
+        while let Some((&seq, _)) = self.returned.range(first..end.max(first)).next() {
+            self.returned.remove(&seq);
+        }
+        let mut at = self.packs.partition_point(|settling| settling.pack.last() < first);
+        while let Some(settling) = self.packs.get_mut(at)
+            && settling.pack.first() < end
+        {
+            if settling.settle(first.0, end.0) {
+                self.packs.remove(at);
+            } else {
+                at += 1;
+            }
+        }
+    }
+}
+
+impl Settling {
+    /// Notes a range as gone; whether nothing is left.
+    fn settle(&mut self, first: u64, end: u64) -> bool {
+        let (mut first, mut end) = (first, end);
+        while let Some((&start, &stop)) = self.gone.range(..=end).next_back()
+            && stop >= first
+        {
+            self.gone.remove(&start);
+            (first, end) = (first.min(start), end.max(stop));
+        }
+        self.gone.insert(first, end);
+        first <= self.pack.first().0 && self.pack.last().0 < end
     }
 }

@@ -40,7 +40,7 @@ impl Log {
     }
 
     fn replay(&self) -> Replay {
-        let mut replay = Replay::new(Arc::new(Pins::new(1 << 20)));
+        let mut replay = Replay::new(Arc::new(Pins::new(1 << 20)), 0);
         for (index, (kind, payload)) in self.records.iter().enumerate() {
             let record = Record { position: position(index + 1), kind: *kind, payload };
             replay.apply(&record).unwrap();
@@ -51,9 +51,15 @@ impl Log {
     /// The bodies that a queue gets back, in order, with their failed deliveries.
     fn queue(&self, queue: QueueId) -> Vec<(String, Option<u32>)> {
         let mut recovered = self.replay().finish(Position::default());
-        let messages = recovered.queues.remove(&queue).unwrap_or_default().messages;
-        let text = |body: &[u8]| String::from_utf8(body.to_vec()).unwrap();
-        messages.into_values().map(|restored| (text(&restored.message.body), restored.returned)).collect()
+        let stubs = recovered.queues.remove(&queue).unwrap_or_default().into_stubs();
+        stubs
+            .map(|stub| {
+                let (_, payload) = &self.records[stub.place.position().0 as usize / 64 - 1];
+                let body = record::decode_message(payload).unwrap().body.to_vec();
+                assert_eq!(stub.body_bytes as usize, body.len());
+                (String::from_utf8(body).unwrap(), stub.redelivered.then_some(stub.failed))
+            })
+            .collect()
     }
 }
 
@@ -126,7 +132,7 @@ fn definitions_before_the_checkpoint_are_not_replayed() {
 #[test]
 fn a_record_of_an_unknown_kind_is_refused() {
     let record = Record { position: position(1), kind: 77, payload: &[] };
-    assert!(Replay::new(Arc::new(Pins::new(1))).apply(&record).is_err());
+    assert!(Replay::new(Arc::new(Pins::new(1)), 0).apply(&record).is_err());
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -175,5 +181,5 @@ fn records_have_the_bytes_that_they_always_had() {
     assert_eq!(now, golden);
     let mut payload = head.clone();
     payload.extend_from_slice(b"pp");
-    assert_eq!(record::decode_message(Position(64), &payload).unwrap().0.deaths, message.deaths);
+    assert_eq!(record::decode_message(&payload).unwrap().deaths, message.deaths);
 }

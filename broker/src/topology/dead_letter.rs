@@ -8,15 +8,16 @@ use leveret_protocol::{Death, DeathHistory, DeathReason, Properties, RoutingKey}
 use super::{Resolved, Vhost};
 use crate::exchange::{Publisher, Routable, Route};
 use crate::queue::{Dead, DeadLetter, Queue, Work};
-use crate::store::{Batch, Message, Pin, QueueId, Seq};
+use crate::store::{Batch, Content, Message, QueueId, Seq};
 
 impl Vhost {
     /// Carries a message on. Whatever becomes of it, its place in the queue that gave it up is settled: in one
     /// journal record with its new place, so that a crash leaves it in exactly one of the two.
     pub(super) fn dead_letter(self: &Arc<Self>, from: &Arc<Queue>, dead: &Dead, work: &mut Work) {
         let origin = origin(from, dead);
+        let Some(old) = self.read_dead(from, &dead.content) else { return };
         let targets =
-            from.settings.dead_letter.as_ref().and_then(|letter| self.letter(from, letter, dead, work));
+            from.settings.dead_letter.as_ref().and_then(|letter| self.letter(from, letter, dead, &old, work));
         if let Some((mut message, resolved)) = targets {
             let durable = resolved.queues.iter().filter(|queue| queue.settings.durable).count() as u32;
             let written = if message.persistent && durable > 0 {
@@ -39,6 +40,24 @@ impl Vhost {
             }
         }
         self.settle_origin(origin);
+    }
+
+    /// The message of a dead letter, which may be in the journal only.
+    fn read_dead(&self, from: &Queue, content: &Content) -> Option<Arc<Message>> {
+        let place = match content {
+            Content::Loaded(message) => return Some(Arc::clone(message)),
+            Content::Stored(place) => place,
+        };
+        let mut found = None;
+        self.shared.store.read_messages(std::slice::from_ref(place), &mut |_, message| {
+            // It stays where it was, as far as the journal knows.
+            found = message
+                .inspect_err(
+                    |error| tracing::error!(queue = %from.name, %error, "a dead letter cannot be read"),
+                )
+                .ok();
+        });
+        found
     }
 
     /// Lets dead letters go that are too many to be carried on.
@@ -64,10 +83,10 @@ impl Vhost {
         from: &Queue,
         letter: &DeadLetter,
         dead: &Dead,
+        old: &Message,
         work: &Work,
     ) -> Option<(Message, Resolved)> {
-        let old = &*dead.message;
-        let history = DeathHistory::record(old.deaths.as_deref(), death(from, dead, work.now_ms));
+        let history = DeathHistory::record(old.deaths.as_deref(), death(from, dead, old, work.now_ms));
         // Without a key of its own the letter goes by all of its message's keys, and keeps the visible ones.
         let (routing_key, cc) = match &letter.routing_key {
             Some(key) => (key, Vec::new()),
@@ -106,8 +125,7 @@ impl Vhost {
             // It would only expire again.
             ttl_ms: None,
             deaths: Some(Box::new(history)),
-            position: None,
-            pin: Pin::default(),
+            place: None,
             ..old.clone()
         };
         Some((message, resolved))
@@ -116,12 +134,11 @@ impl Vhost {
 
 /// Where the journal has the message until it has its new place; nowhere, if it never had it.
 fn origin(from: &Queue, dead: &Dead) -> Option<(QueueId, Seq)> {
-    let seq = dead.seq.filter(|_| from.settings.durable && dead.message.position.is_some());
+    let seq = dead.seq.filter(|_| from.settings.durable && dead.content.place().is_some());
     seq.map(|seq| (from.id, seq))
 }
 
-fn death(from: &Queue, dead: &Dead, now_ms: u64) -> Death {
-    let message = &*dead.message;
+fn death(from: &Queue, dead: &Dead, message: &Message, now_ms: u64) -> Death {
     let keys: Vec<RoutingKey> = std::iter::once(&message.routing_key).chain(&message.cc).cloned().collect();
     Death {
         queue: from.name.clone(),

@@ -10,6 +10,7 @@ mod declare;
 mod definitions;
 mod error;
 mod publish;
+mod readers;
 mod vhost;
 
 #[cfg(test)]
@@ -28,6 +29,7 @@ pub use declare::{DeclareExchange, DeclareQueue};
 pub use definitions::{BindingDefinition, Definition, compact};
 pub use error::TopologyError;
 pub use publish::{Pending, Resolved};
+pub use readers::{READERS, Readers};
 pub use vhost::Vhost;
 
 use crate::queue::Work;
@@ -45,6 +47,7 @@ pub struct Topology {
 pub(crate) struct Shared {
     pub(crate) store: Arc<Store>,
     pub(crate) alarms: Arc<Alarms>,
+    pub(crate) readers: Arc<Readers>,
     limits: VhostLimits,
     next_queue: AtomicU64,
 }
@@ -62,14 +65,24 @@ pub struct VhostLimits {
 
 impl Topology {
     /// Without vhosts.
-    pub fn new(store: Arc<Store>, alarms: Arc<Alarms>, limits: VhostLimits) -> Self {
-        let shared = Arc::new(Shared { store, alarms, limits, next_queue: AtomicU64::new(1) });
+    pub fn new(store: Arc<Store>, alarms: Arc<Alarms>, readers: Arc<Readers>, limits: VhostLimits) -> Self {
+        let shared = Arc::new(Shared { store, alarms, readers, limits, next_queue: AtomicU64::new(1) });
         Self { vhosts: RwLock::default(), shared }
     }
 
     /// The vhost of this name, if it exists.
     pub fn vhost(&self, name: &str) -> Option<Arc<Vhost>> {
         self.vhosts.read().get(name).cloned()
+    }
+
+    /// Lets queues to which nothing else happens go of messages that are in the journal.
+    pub fn unload(&self, work: &mut Work) {
+        for vhost in self.vhosts() {
+            for queue in vhost.queues() {
+                queue.unload(work);
+            }
+            vhost.finish(work);
+        }
     }
 
     /// All vhosts.

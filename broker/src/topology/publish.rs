@@ -33,6 +33,13 @@ pub struct Pending {
     pub resolved: Arc<Resolved>,
 }
 
+impl Pending {
+    /// In how many queues it is to survive a restart.
+    fn durable_queues(&self) -> u32 {
+        if self.message.persistent { self.resolved.durable } else { 0 }
+    }
+}
+
 impl Resolved {
     pub(super) fn new(
         exchange: ExchangeName,
@@ -61,11 +68,16 @@ impl Vhost {
         scratch: &mut Vec<u8>,
         work: &mut Work,
     ) -> Result<Option<Position>, StoreError> {
-        let persistent = batch.iter_mut().filter(|pending| pending.message.persistent);
-        let mut to_write = persistent.filter(|pending| pending.resolved.durable > 0).peekable();
-        let journaled = to_write.peek().is_some();
-        let to_write = to_write.map(|pending| (&mut pending.message, pending.resolved.durable));
-        self.shared.store.write_messages(to_write, scratch)?;
+        let journaled = batch.iter().any(|pending| pending.durable_queues() > 0);
+        let store = &self.shared.store;
+        // What need not be safe gets a record, too, when memory is scarce: only then can it leave memory.
+        let scarce = store.memory.is_scarce();
+        let to_write = batch.iter_mut().filter_map(|pending| {
+            let queues = pending.durable_queues();
+            let waits = scarce && !pending.resolved.queues.is_empty();
+            (queues > 0 || waits).then_some((&mut pending.message, queues))
+        });
+        store.write_messages(to_write, scratch)?;
         outcomes.clear();
         let messages: Vec<(Arc<Message>, Arc<Resolved>)> = batch
             .drain(..)
@@ -118,6 +130,9 @@ impl Vhost {
             }
             if let Some(at_ms) = aftermath.alarm_ms {
                 self.shared.alarms.set(at_ms, self, &aftermath.queue);
+            }
+            if aftermath.reads {
+                self.shared.readers.ask(self, &aftermath.queue);
             }
             if let Some(reason) = aftermath.delete {
                 self.remove_deleted(&aftermath.queue, reason);

@@ -7,7 +7,7 @@ use leveret_protocol::{QueueName, Table, Value, VhostName};
 
 use super::{Alarms, DeclareQueue, Topology, Vhost, VhostLimits};
 use crate::queue::{ConnectionId, Queue, Settings, Work};
-use crate::store::{Message, Pins, ProgressReporter, Store};
+use crate::store::{Memory, Message, Pins, ProgressReporter, Store};
 
 const CONNECTION: ConnectionId = ConnectionId(1);
 
@@ -31,11 +31,11 @@ fn world() -> World {
     let options = Options { segment_bytes: 256 << 10, ..Options::new(folder.path(), 1) };
     let pins = Arc::new(Pins::new(options.segment_bytes));
     let (journal, _) = Journal::open(Arc::new(RealDisk), options, reporter, &mut |_| Ok(())).unwrap();
-    let store = Store::new(journal, pins, progress);
+    let store = Store::new(journal, pins, Memory::new(u64::MAX), progress);
     let alarms = Arc::new(Alarms::default());
     let kept = Arc::clone(&store);
     let limits = VhostLimits { queues_max: 10, exchanges_max: 100, bindings_max: 10 };
-    let topology = Topology::new(store, Arc::clone(&alarms), limits);
+    let topology = Topology::new(store, Arc::clone(&alarms), Arc::default(), limits);
     let vhost = topology.ensure_vhost(&VhostName::new("/").unwrap()).unwrap();
     let arguments = Table::from([("x-expires".to_owned(), Value::from(3_600_000))]);
     let settings = Settings::from_arguments(true, false, false, &arguments).unwrap();
@@ -48,7 +48,7 @@ fn world() -> World {
 
 #[test]
 fn a_deleted_queue_keeps_no_messages_though_somebody_remembers_it() {
-    let World { vhost, queue, mut work, .. } = world();
+    let World { vhost, queue, mut work, _folder, .. } = world();
     let message = Arc::new(Message::default());
     queue.enqueue(std::iter::once(&message), None, &mut work, |_, _| {});
     assert_eq!(Arc::strong_count(&message), 2);
@@ -59,7 +59,7 @@ fn a_deleted_queue_keeps_no_messages_though_somebody_remembers_it() {
 
 #[test]
 fn a_deleted_queue_leaves_no_alarm() {
-    let World { alarms, vhost, .. } = world();
+    let World { alarms, vhost, _folder, .. } = world();
     assert_eq!(alarms.times(), [3_600_000]);
     vhost.delete_queue(&name(), false, false, CONNECTION).unwrap();
     assert_eq!(alarms.times(), []);
@@ -67,7 +67,7 @@ fn a_deleted_queue_leaves_no_alarm() {
 
 #[test]
 fn the_earlier_of_two_alarms_rings_in_whatever_order_they_come() {
-    let World { alarms, vhost, queue, .. } = world();
+    let World { alarms, vhost, queue, _folder, .. } = world();
     for at_ms in [50, 100, 20, 70] {
         alarms.set(at_ms, &vhost, &queue);
     }

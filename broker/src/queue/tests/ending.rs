@@ -252,18 +252,12 @@ fn an_auto_delete_queue_goes_with_its_last_consumer_and_not_before_it_had_one() 
 #[test]
 fn a_restart_keeps_order_counts_flags_and_deadlines() {
     let mut rig = rig(&[("x-message-ttl", 100.into())]);
-    for seq in [7, 3, 9, 5] {
-        let message = Arc::new(message(&seq.to_string(), START - 50));
-        let deliveries_failed = u32::from(seq == 3);
-        let restored = Restored {
-            seq: Seq(seq),
-            message,
-            arrived_ms: START - 50,
-            deliveries_failed,
-            redelivered: seq < 6,
-        };
-        rig.state.restore(restored, START);
-    }
+    let restored = [3, 5, 7, 9].map(|seq| Stub {
+        failed: u32::from(seq == 3),
+        redelivered: seq < 6,
+        ..stub(seq, START - 50)
+    });
+    rig.state.restore(restored.into_iter(), START);
     assert_eq!(rig.state.next_deadline_ms(), Some(START + 50));
     assert_eq!(rig.publish("new"), Ok(Seq(10)));
     rig.state.skip_to(Seq(5));
@@ -271,6 +265,8 @@ fn a_restart_keeps_order_counts_flags_and_deadlines() {
     rig.state.skip_to(Seq(20));
     assert_eq!(rig.publish("newest"), Ok(Seq(20)));
     rig.consumer(Credit::Unlimited);
+    assert_eq!(rig.dispatch(), [], "nothing is in memory yet");
+    rig.read();
     rig.state.dispatch(START, &mut rig.fx);
     let seen: Vec<_> = rig.fx.deliveries.iter().map(|d| (d.seq.0, d.delivery_count, d.redelivered)).collect();
     let old = [(3, 1, true), (5, 0, true), (7, 0, false), (9, 0, false)];
@@ -281,15 +277,9 @@ fn a_restart_keeps_order_counts_flags_and_deadlines() {
 fn a_clock_that_went_back_across_a_restart_prolongs_no_life() {
     let cases = [(START + 5_000, 100), (START, 100), (START - 40, 60), (START - 100, 0), (0, 0)];
     for (arrived_ms, left) in cases {
-        for (queue, own) in [(Some(100), None), (None, Some(100))] {
-            let given: Vec<_> = queue.map(|ttl: i32| ("x-message-ttl", ttl.into())).into_iter().collect();
-            let mut rig = rig(&given);
-            let message = Arc::new(Message { ttl_ms: own, ..message("a", arrived_ms) });
-            let restored =
-                Restored { seq: Seq(0), message, arrived_ms, deliveries_failed: 0, redelivered: false };
-            rig.state.restore(restored, START);
-            assert_eq!(rig.state.next_deadline_ms(), Some(START + left), "{arrived_ms}");
-        }
+        let mut rig = rig(&[("x-message-ttl", 100.into())]);
+        rig.state.restore([stub(0, arrived_ms)].into_iter(), START);
+        assert_eq!(rig.state.next_deadline_ms(), Some(START + left), "{arrived_ms}");
     }
 }
 

@@ -3,16 +3,18 @@
 mod delivery;
 mod ending;
 mod model;
+mod paging;
 mod settings;
 mod settling;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use leveret_journal::Position;
 use leveret_protocol::{DeathReason, Table, Value};
 
 use super::*;
-use crate::store::{Message, Seq};
+use crate::store::{Content, Message, Pins, Seq, Stub};
 
 /// When the tests start, in milliseconds since 1970.
 const START: u64 = 1_000_000;
@@ -51,6 +53,27 @@ fn message(body: &str, now: u64) -> Message {
 
 fn text(message: &Message) -> String {
     String::from_utf8(message.body.to_vec()).unwrap()
+}
+
+/// What a restart finds of a message.
+fn stub(seq: u64, arrived_ms: u64) -> Stub {
+    Stub {
+        seq: Seq(seq),
+        place: Pins::new(1 << 20).pin(Position(seq * 8)),
+        body_bytes: 1,
+        priority: 0,
+        arrived_ms,
+        deadline_ms: u64::MAX,
+        failed: 0,
+        redelivered: false,
+    }
+}
+
+fn content_text(content: &Content) -> String {
+    match content {
+        Content::Loaded(message) => text(message),
+        Content::Stored(place) => format!("at {}", place.position().0),
+    }
 }
 
 impl Rig {
@@ -110,12 +133,23 @@ impl Rig {
 
     /// Takes the dead since the last call.
     fn dead(&mut self) -> Vec<(String, DeathReason)> {
-        self.fx.dead.drain(..).map(|dead| (text(&dead.message), dead.reason)).collect()
+        self.fx.dead.drain(..).map(|dead| (content_text(&dead.content), dead.reason)).collect()
     }
 
     /// Takes the places that were left for good since the last call.
     fn gone(&mut self) -> Vec<u64> {
         self.fx.gone.drain(..).map(|seq| seq.0).collect()
+    }
+
+    /// Reads what is to be delivered next, all of it; a message's body is its seq.
+    fn read(&mut self) {
+        while let Some((seqs, places)) = self.state.wanted(true) {
+            for (seq, place) in seqs.into_iter().zip(places) {
+                let place = Some(place);
+                self.state.load(seq, Arc::new(Message { place, ..message(&seq.0.to_string(), START) }));
+            }
+            self.state.end_read();
+        }
     }
 
     fn counts(&self) -> (u64, u64) {

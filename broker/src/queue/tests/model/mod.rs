@@ -28,6 +28,10 @@ struct Pair {
     outlets: [Arc<Outlet>; 2],
     /// All holders that there ever were, also those that are gone.
     holders: Vec<HolderId>,
+    pins: Pins,
+    /// Every message that can be read back.
+    journal: Vec<Arc<Message>>,
+    short: bool,
 }
 
 impl Pair {
@@ -39,6 +43,9 @@ impl Pair {
             now: START,
             outlets: [(); 2].map(|()| Arc::new(Outlet::new(OUTLET_CAP))),
             holders: Vec::new(),
+            pins: Pins::new(1 << 20),
+            journal: Vec::new(),
+            short: false,
         }
     }
 
@@ -46,15 +53,41 @@ impl Pair {
     fn step(&mut self, op: &Op) {
         self.fx.clear();
         self.model.clear();
+        self.read();
         self.act(op);
         self.compare();
+        // As a queue's handle does after everything that happens.
+        self.state.short_of_memory(self.short);
+        self.check_memory();
+    }
+
+    /// Reads whatever is not in memory, before the model expects it to be delivered.
+    fn read(&mut self) {
+        while let Some((seqs, places)) = self.state.wanted(true) {
+            for (seq, place) in seqs.into_iter().zip(places) {
+                self.state.load(seq, Arc::clone(&self.journal[place.position().0 as usize]));
+            }
+            self.state.end_read();
+        }
+    }
+
+    /// What is accounted for is what is in memory: the messages that somebody but the journal has.
+    fn check_memory(&self) {
+        let anywhere = |item: &&reference::Item| {
+            let journaled = usize::from(item.message.place.is_some());
+            Arc::strong_count(&item.message) > 1 + journaled
+        };
+        let weight: usize =
+            self.model.all().filter(anywhere).map(|item| effects::weight(&item.message)).sum();
+        assert_eq!(self.state.loaded_bytes(), weight as u64);
     }
 
     fn act(&mut self, op: &Op) {
         match op {
-            Op::Publish { length, ttl_ms, age_ms, priority } => {
-                self.publish(*length, *ttl_ms, *age_ms, *priority);
+            Op::Publish { length, ttl_ms, age_ms, priority, stored } => {
+                self.publish(*length, *ttl_ms, *age_ms, *priority, *stored);
             }
+            Op::ShortOfMemory(short) => self.short = *short,
             Op::Dispatch => {
                 self.state.dispatch(self.now, &mut self.fx);
                 let mut deliveries = self.take_deliveries();
@@ -132,10 +165,15 @@ impl Pair {
         }
     }
 
-    fn publish(&mut self, length: usize, ttl_ms: Option<u64>, age_ms: u64, priority: u8) {
+    fn publish(&mut self, length: usize, ttl_ms: Option<u64>, age_ms: u64, priority: u8, stored: bool) {
         let published_at_ms = self.now - age_ms;
         let body = Bytes::from(vec![0; length]);
-        let message = Arc::new(Message { priority, ttl_ms, published_at_ms, body, ..Message::default() });
+        let place = stored.then(|| self.pins.pin(Position(self.journal.len() as u64)));
+        let message = Message { priority, ttl_ms, published_at_ms, body, place, ..Message::default() };
+        let message = Arc::new(message);
+        if stored {
+            self.journal.push(Arc::clone(&message));
+        }
         let result = self.state.enqueue(Arc::clone(&message), self.now, &mut self.fx);
         let mut deliveries = self.take_deliveries();
         let expected = self.model.enqueue(&message, self.now, &mut deliveries);

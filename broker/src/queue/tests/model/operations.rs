@@ -15,8 +15,11 @@ pub(super) enum Op {
         /// How long before its arrival the message was published.
         age_ms: u64,
         priority: u8,
+        /// Whether it is in the journal, so that it need not stay in memory.
+        stored: bool,
     },
     Dispatch,
+    ShortOfMemory(bool),
     Subscribe {
         priority: i32,
         exclusive: bool,
@@ -89,10 +92,13 @@ pub(super) fn settings() -> impl Strategy<Value = Settings> {
 }
 
 fn operation() -> impl Strategy<Value = Op> {
-    let publish = (0usize..30, option::weighted(0.3, 0u64..40), 0u64..10, 0u8..6);
+    let publish = (0usize..30, option::weighted(0.3, 0u64..40), 0u64..10, 0u8..6, prop::bool::weighted(0.8));
     let subscribe = (-1..=1, prop::bool::weighted(0.05), prop::bool::weighted(0.3), credit(), 0usize..2);
     prop_oneof![
-        30 => publish.prop_map(|(length, ttl_ms, age_ms, priority)| Op::Publish { length, ttl_ms, age_ms, priority }),
+        30 => publish.prop_map(|(length, ttl_ms, age_ms, priority, stored)| {
+            Op::Publish { length, ttl_ms, age_ms, priority, stored }
+        }),
+        3 => any::<bool>().prop_map(Op::ShortOfMemory),
         20 => Just(Op::Dispatch),
         8 => subscribe.prop_map(|(priority, exclusive, no_ack, credit, outlet)| {
             Op::Subscribe { priority, exclusive, no_ack, credit, outlet }

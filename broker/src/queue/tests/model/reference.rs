@@ -72,6 +72,10 @@ impl Model {
 
     // What can be seen.
 
+    pub(super) fn all(&self) -> impl Iterator<Item = &Item> {
+        self.items.iter()
+    }
+
     pub(super) fn ready(&self) -> impl Iterator<Item = &Item> {
         self.items.iter().filter(|item| item.held.is_none())
     }

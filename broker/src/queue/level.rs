@@ -1,0 +1,233 @@
+//! The ready messages of one priority, in the order of their arrival, which is that of their `seq`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::entry::{Entry, NEVER};
+use super::ready::{Wanted, shrink_if_sparse};
+use crate::store::{Content, Message, Pack, STUBS_PER_PACK, Seq, Stub};
+
+/// Fewer entries than this are not packed but lose their messages one by one: packs have a size of their own.
+/// (In tests so few that random operations make packs.)
+const PACKED_MIN: usize = if cfg!(test) { 2 } else { 256 };
+
+/// One level. A short one is `front` alone; the middle of a long backlog is packed while memory is short.
+///
+/// ```text
+///   front ── packs ── back        and strays, whose places are anywhere
+/// ```
+#[derive(Debug, Default)]
+pub(super) struct Level {
+    /// What is next. Most messages that come back go to its front.
+    front: VecDeque<Entry>,
+    /// What follows: only where it is.
+    packs: VecDeque<Pack>,
+    /// What came last. Used only while there are packs, or was until a moment ago.
+    back: VecDeque<Entry>,
+    /// Messages that came back out of order and whose place is inside the run, and those inside what was packed that
+    /// could not be.
+    strays: BTreeMap<u64, Entry>,
+}
+
+impl Level {
+    pub(super) fn is_empty(&self) -> bool {
+        self.front.is_empty() && self.packs.is_empty() && self.back.is_empty() && self.strays.is_empty()
+    }
+
+    pub(super) fn put(&mut self, entry: Entry) {
+        if self.last().is_none_or(|last| last < entry.seq) {
+            let run =
+                if self.packs.is_empty() && self.back.is_empty() { &mut self.front } else { &mut self.back };
+            run.push_back(entry);
+        } else if self.first().is_some_and(|first| entry.seq < first) {
+            self.front.push_front(entry);
+        } else {
+            self.strays.insert(entry.seq.0, entry);
+        }
+    }
+
+    /// Puts messages at the end that are only in the journal. They come in the order of their seqs, behind all others.
+    pub(super) fn put_pack(&mut self, pack: Pack) {
+        self.packs.push_back(pack);
+    }
+
+    /// The deadline of the next message; [`NEVER`] if there is none.
+    pub(super) fn head_deadline_ms(&self) -> u64 {
+        if self.stray_is_first() {
+            return self.strays.values().next().map_or(NEVER, |entry| entry.deadline_ms);
+        }
+        match (self.front.front(), self.packs.front(), self.back.front()) {
+            (Some(entry), ..) | (None, None, Some(entry)) => entry.deadline_ms,
+            (None, Some(pack), _) => pack.first_deadline_ms(),
+            (None, None, None) => NEVER,
+        }
+    }
+
+    /// Whether the next message is in memory.
+    pub(super) fn head_is_loaded(&self) -> bool {
+        let head = if self.stray_is_first() {
+            self.strays.values().next()
+        } else {
+            self.front.front().or_else(|| self.back.front().filter(|_| self.packs.is_empty()))
+        };
+        head.is_some_and(Entry::is_loaded)
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Entry> {
+        if self.stray_is_first() {
+            return self.strays.pop_first().map(|(_, entry)| entry);
+        }
+        self.fill_front();
+        let entry = self.front.pop_front();
+        shrink_if_sparse(&mut self.front);
+        entry
+    }
+
+    /// Whether one of the next messages is not in memory, up to those with `ahead_bytes` together, of which those that
+    /// are in memory are taken off.
+    pub(super) fn wants(&self, ahead_bytes: &mut u64) -> bool {
+        let mut is_stored = |entry: &Entry| {
+            *ahead_bytes = ahead_bytes.saturating_sub(entry.loaded_bytes());
+            !entry.is_loaded() || *ahead_bytes == 0
+        };
+        let next = self.strays.values().chain(&self.front);
+        match next.chain(self.back.iter().filter(|_| self.packs.is_empty())).find(|entry| is_stored(entry)) {
+            Some(entry) => !entry.is_loaded(),
+            None => !self.packs.is_empty(),
+        }
+    }
+
+    /// Lists messages among the next ones that are not in memory. Whether `wanted` takes more.
+    pub(super) fn want(&mut self, wanted: &mut Wanted) -> bool {
+        if !self.strays.values().all(|entry| wanted.look_at(entry)) {
+            return false;
+        }
+        let mut at = 0;
+        loop {
+            while let Some(entry) = self.front.get(at) {
+                if !wanted.look_at(entry) {
+                    return false;
+                }
+                at += 1;
+            }
+            // Read ahead, beyond what is unpacked.
+            match self.packs.pop_front() {
+                Some(pack) => self.front.extend(pack.stubs().map(Entry::from_stub)),
+                None => return self.back.iter().all(|entry| wanted.look_at(entry)),
+            }
+        }
+    }
+
+    /// A message has been read. Gives how much memory it takes, in bytes; nothing, if nobody waits for it any more.
+    pub(super) fn load(&mut self, seq: Seq, message: Arc<Message>) -> u64 {
+        let entry = match self.front.binary_search_by_key(&seq, |entry| entry.seq) {
+            Ok(at) => self.front.get_mut(at),
+            Err(_) => match self.back.binary_search_by_key(&seq, |entry| entry.seq) {
+                Ok(at) => self.back.get_mut(at),
+                Err(_) => self.strays.get_mut(&seq.0),
+            },
+        };
+        match entry {
+            Some(entry) if !entry.is_loaded() => {
+                entry.content = Content::Loaded(message);
+                entry.loaded_bytes()
+            }
+            _ => 0,
+        }
+    }
+
+    /// Lets go of messages that are in the journal, beyond the first ones with `keep_bytes` together. Gives how much
+    /// memory that was, and how many messages, see [`super::ready::Ready`].
+    pub(super) fn unload(&mut self, keep_bytes: u64) -> (u64, u64) {
+        let mut freed = Freed::default();
+        let kept = first_with(&self.front, keep_bytes);
+        if self.packs.is_empty() && self.back.is_empty() && self.front.len() - kept >= PACKED_MIN {
+            let behind = self.front.split_off(kept);
+            self.pack(behind, &mut freed);
+            self.front.shrink_to_fit();
+        }
+        // Few, or packed once already, or come back: packing it again and again would cost more than it saves.
+        self.front.range_mut(kept.min(self.front.len())..).for_each(|entry| freed.unload(entry));
+        if self.back.len() >= PACKED_MIN {
+            let back = std::mem::take(&mut self.back);
+            self.pack(back, &mut freed);
+        } else {
+            self.back.iter_mut().for_each(|entry| freed.unload(entry));
+        }
+        self.strays.values_mut().for_each(|entry| freed.unload(entry));
+        (freed.bytes, freed.messages)
+    }
+
+    /// Packs what comes behind all that is in `front` and `packs`.
+    fn pack(&mut self, entries: VecDeque<Entry>, freed: &mut Freed) {
+        let mut stubs: Vec<Stub> = Vec::with_capacity(entries.len().min(STUBS_PER_PACK));
+        for mut entry in entries {
+            freed.unload(&mut entry);
+            match entry.stub().filter(|_| !entry.is_loaded()) {
+                Some(stub) => stubs.push(stub),
+                None => drop(self.strays.insert(entry.seq.0, entry)),
+            }
+            if stubs.len() == STUBS_PER_PACK {
+                self.packs.extend(Pack::new(&stubs));
+                stubs.clear();
+            }
+        }
+        self.packs.extend(Pack::new(&stubs));
+    }
+
+    /// Brings the next of the run to the front.
+    fn fill_front(&mut self) {
+        if !self.front.is_empty() {
+            return;
+        }
+        match self.packs.pop_front() {
+            Some(pack) => self.front.extend(pack.stubs().map(Entry::from_stub)),
+            None => std::mem::swap(&mut self.front, &mut self.back),
+        }
+    }
+
+    fn first(&self) -> Option<Seq> {
+        let front = self.front.front().map(|entry| entry.seq);
+        front
+            .or_else(|| self.packs.front().map(Pack::first))
+            .or_else(|| self.back.front().map(|entry| entry.seq))
+    }
+
+    fn last(&self) -> Option<Seq> {
+        let back = self.back.back().map(|entry| entry.seq);
+        back.or_else(|| self.packs.back().map(Pack::last))
+            .or_else(|| self.front.back().map(|entry| entry.seq))
+    }
+
+    fn stray_is_first(&self) -> bool {
+        match self.strays.first_key_value() {
+            None => false,
+            Some((seq, _)) => self.first().is_none_or(|first| *seq < first.0),
+        }
+    }
+}
+
+/// How many of the first entries have messages with `bytes` together.
+fn first_with(entries: &VecDeque<Entry>, bytes: u64) -> usize {
+    let mut sum = 0;
+    let within = entries.iter().take_while(|entry| {
+        sum += entry.loaded_bytes();
+        sum <= bytes
+    });
+    within.count()
+}
+
+/// What was let go of.
+#[derive(Default)]
+struct Freed {
+    bytes: u64,
+    messages: u64,
+}
+
+impl Freed {
+    fn unload(&mut self, entry: &mut Entry) {
+        let bytes = entry.unload();
+        self.bytes += bytes;
+        self.messages += u64::from(bytes > 0);
+    }
+}

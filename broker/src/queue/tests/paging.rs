@@ -1,0 +1,98 @@
+//! A queue while memory is short.
+
+use super::*;
+
+/// A queue of durable messages whose bodies are their seqs.
+fn paged(messages: u64) -> Rig {
+    let mut rig = rig(&[]);
+    let pins = Pins::new(1 << 20);
+    for seq in 0..messages {
+        let place = Some(pins.pin(Position(seq * 8)));
+        rig.publish_message(Message { place, ..message(&seq.to_string(), START) }).unwrap();
+    }
+    rig.state.short_of_memory(true);
+    rig
+}
+
+#[test]
+fn a_queue_that_nobody_consumes_from_keeps_no_message_in_memory_while_it_is_short() {
+    let rig = paged(10);
+    assert_eq!(rig.state.loaded_bytes(), 0);
+    assert_eq!(rig.counts(), (10, 0));
+    assert_eq!(rig.state.ready_bytes(), 10);
+}
+
+#[test]
+fn a_message_that_is_nowhere_else_stays_in_memory_and_keeps_its_turn() {
+    let mut rig = paged(0);
+    let pins = Pins::new(1 << 20);
+    for seq in 0..9u64 {
+        let place = (seq != 4).then(|| pins.pin(Position(seq * 8)));
+        rig.publish_message(Message { place, ..message(&seq.to_string(), START) }).unwrap();
+    }
+    rig.state.short_of_memory(true);
+    assert_eq!(rig.state.loaded_bytes(), effects::weight(&message("4", START)) as u64);
+    rig.consumer(Credit::Unlimited);
+    rig.read();
+    assert_eq!(rig.bodies(), "0 1 2 3 4 5 6 7 8");
+}
+
+#[test]
+fn consumers_wait_until_the_next_message_is_read_and_then_get_all_in_order() {
+    let mut rig = paged(10);
+    rig.consumer(Credit::Unlimited);
+    assert_eq!(rig.bodies(), "");
+    assert!(rig.state.asks_for_reading());
+    assert!(!rig.state.asks_for_reading(), "it asks once");
+    let (seqs, _) = rig.state.wanted(false).unwrap();
+    assert_eq!(rig.state.wanted(true), None, "one read at a time");
+    let (last, others) = seqs.split_last().unwrap();
+    for seq in others {
+        rig.state.load(*seq, Arc::new(message(&seq.0.to_string(), START)));
+    }
+    assert_eq!(rig.bodies(), "0 1", "what is read is delivered, what is not is waited for");
+    rig.state.load(*last, Arc::new(message(&last.0.to_string(), START)));
+    rig.state.end_read();
+    rig.read();
+    assert_eq!(rig.bodies(), "2 3 4 5 6 7 8 9");
+}
+
+#[test]
+fn nobody_is_asked_to_read_for_a_queue_without_consumers() {
+    let mut rig = paged(10);
+    assert!(!rig.state.asks_for_reading());
+    assert_eq!(rig.state.wanted(false), None);
+}
+
+#[test]
+fn what_left_the_queue_while_it_was_read_does_not_come_back() {
+    let mut rig = paged(5);
+    rig.consumer(Credit::Unlimited);
+    let (seqs, _) = rig.state.wanted(false).unwrap();
+    assert_eq!(rig.state.purge(&mut rig.fx), 5);
+    for seq in seqs {
+        rig.state.load(seq, Arc::new(message("late", START)));
+    }
+    rig.state.end_read();
+    assert_eq!((rig.bodies(), rig.counts(), rig.state.loaded_bytes()), (String::new(), (0, 0), 0));
+}
+
+#[test]
+fn what_comes_back_from_a_consumer_is_read_again_and_keeps_its_place() {
+    let mut rig = paged(6);
+    let holder = rig.consumer(Credit::Unlimited);
+    rig.read();
+    assert_eq!(rig.bodies(), "0 1 2 3 4 5");
+    assert_eq!(rig.state.loaded_bytes(), 0, "what is with a consumer can be read again as well");
+    rig.settle(holder, &[(2, 3), (5, 5)], &Verb::Requeue).unwrap();
+    rig.read();
+    assert_eq!(rig.bodies(), "1 2 4");
+}
+
+#[test]
+fn a_message_that_expires_unread_is_dead_lettered_from_where_it_is() {
+    let mut rig = rig(&[("x-dead-letter-exchange", "dlx".into()), ("x-message-ttl", 10.into())]);
+    rig.state.restore([stub(3, START), stub(4, START)].into_iter(), START);
+    rig.tick_at(START + 10);
+    assert_eq!(rig.dead(), dead(&[("at 24", DeathReason::Expired), ("at 32", DeathReason::Expired)]));
+}
