@@ -35,13 +35,12 @@ pub(crate) fn read(shared: &Shared, position: Position) -> Result<(u8, Bytes), R
     }
 }
 
+/// Who is told what the record is that stands in that place among the positions.
+pub(crate) type Told<'a> = dyn FnMut(usize, Result<(u8, &[u8]), ReadError>) + 'a;
+
 /// Reads many records, and tells what each is, in the order of `positions`. Records near each other, in the order in
 /// which they were staged, are read at once.
-pub(crate) fn read_each(
-    shared: &Shared,
-    positions: &[Position],
-    told: &mut dyn FnMut(usize, Result<(u8, &[u8]), ReadError>),
-) {
+pub(crate) fn read_each(shared: &Shared, positions: &[Position], told: &mut Told<'_>) {
     let mut window = Window::default();
     for (index, position) in positions.iter().enumerate() {
         if let Some((kind, payload)) = window.find(*position) {

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::{
     ConsumerSpec, Dead, DeleteReason, Delivery, Effects, Got, HolderId, Refused, Settings, State,
-    SubscribeError, UnknownTag, Verb,
+    SubscribeError, UnknownTag, Verb, Wanted,
 };
 use crate::store::{Batch, Message, Place, QueueId, Recovered, Seq, Store, Stub};
 
@@ -263,13 +263,22 @@ impl Queue {
     ) -> Result<Option<Got>, QueueGone> {
         loop {
             let found = self.act(work, |inner, now_ms, effects| {
-                let got = inner.state.get(holder, no_ack, now_ms, effects);
-                let final_answer = got.is_some() || !inner.state.next_is_stored() || inner.unreadable;
-                final_answer.then_some(got)
+                if inner.state.next_is_stored() && !inner.unreadable {
+                    return Err(inner.state.wanted_by_get());
+                }
+                Ok(inner.state.get(holder, no_ack, now_ms, effects))
             })?;
             match found {
-                Some(got) => return Ok(got),
-                None => self.read_for(true, work)?,
+                Ok(got) => return Ok(got),
+                // Got in the moment in which it is there: while memory is short nothing stays that nobody consumes.
+                Err(wanted) => {
+                    let got = self.read_wanted(&wanted, work, |inner, now_ms, effects| {
+                        inner.state.get(holder, no_ack, now_ms, effects)
+                    })?;
+                    if got.is_some() {
+                        return Ok(got);
+                    }
+                }
             }
         }
     }
@@ -277,18 +286,25 @@ impl Queue {
     /// Reads what is to be delivered next from the journal, and delivers it. Waits for the disk, but not with the
     /// queue's lock held.
     pub fn read(self: &Arc<Self>, work: &mut Work) -> Result<(), QueueGone> {
-        self.read_for(false, work)
+        let Some(wanted) = self.act(work, |inner, _, _| inner.state.wanted())? else { return Ok(()) };
+        self.read_wanted(&wanted, work, |inner, _, _| {
+            if !inner.unreadable {
+                inner.state.end_read();
+            }
+        })
     }
 
-    fn read_for(self: &Arc<Self>, asks: bool, work: &mut Work) -> Result<(), QueueGone> {
-        let Some((seqs, places)) = self.act(work, |inner, _, _| inner.state.wanted(asks))? else {
-            // Somebody else is reading, and may need the processor for it.
-            std::thread::yield_now();
-            return Ok(());
-        };
+    /// Reads, and does something more before anything else can happen to the queue.
+    fn read_wanted<R>(
+        self: &Arc<Self>,
+        wanted: &Wanted,
+        work: &mut Work,
+        then: impl FnOnce(&mut Inner, u64, &mut Effects) -> R,
+    ) -> Result<R, QueueGone> {
+        let Wanted { seqs, places, .. } = wanted;
         let mut read = Vec::with_capacity(seqs.len());
         let mut unreadable = None;
-        self.store.read_messages(&places, &mut |index, message| match (seqs.get(index), message) {
+        self.store.read_messages(places, &mut |index, message| match (seqs.get(index), message) {
             (Some(seq), Ok(message)) => read.push((*seq, message)),
             (_, Err(error)) => drop(unreadable.get_or_insert(error)),
             (None, Ok(_)) => {}
@@ -297,16 +313,15 @@ impl Queue {
             for (seq, message) in read {
                 inner.state.load(seq, message);
             }
-            match unreadable {
-                None => inner.state.end_read(),
-                // The queue delivers nothing beyond it, rather than pass it over in silence.
-                Some(error) => {
-                    tracing::error!(queue = %self.name, %error, "a message cannot be read: its queue is closed");
-                    inner.unreadable = true;
-                    inner.close(&format!("a message of the queue cannot be read: {error}"));
-                }
+            // The queue delivers nothing beyond it, rather than pass it over in silence.
+            if let Some(error) = unreadable {
+                tracing::error!(queue = %self.name, %error, "a message cannot be read: its queue is closed");
+                inner.unreadable = true;
+                inner.close(&format!("a message of the queue cannot be read: {error}"));
             }
+            let result = then(inner, now_ms, effects);
             inner.state.dispatch(now_ms, effects);
+            result
         })
     }
 

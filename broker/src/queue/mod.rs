@@ -13,7 +13,7 @@
 //! One batch: any number of [`State::enqueue`], [`State::settle`] and so on, then one [`State::dispatch`]. Nothing
 //! else hands messages to consumers, save for a message that cannot wait (see [`State::enqueue`]).
 //!
-//! `settings` is what the declaration asks for; `ready` (in `level`s) and `unacked` hold the messages, `holders` those
+//! `settings` is what the declaration asks for; `ready` (in levels) and `unacked` hold the messages, `holders` those
 //! whom they are handed to, `turns` whose turn it is; `expiry` and `limits` say when a message has to go.
 //!
 //! While memory is short a queue keeps of most messages only where they are in the journal. [`State::wanted`] says which
@@ -26,7 +26,6 @@ mod entry;
 mod expiry;
 mod handle;
 mod holders;
-mod level;
 mod limits;
 mod outlet;
 mod ready;
@@ -44,5 +43,6 @@ pub use handle::{Aftermath, ConnectionId, Counts, DeleteError, Queue, QueueGone,
 pub use holders::HolderId;
 pub use limits::Refused;
 pub use outlet::{Gate, Outlet};
+pub use ready::Wanted;
 pub use settings::{ArgumentError, DELIVERY_LIMIT_DEFAULT, DeadLetter, Inequivalent, Overflow, Settings};
 pub use state::{Got, State, UnknownTag, Verb};

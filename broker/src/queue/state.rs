@@ -14,7 +14,7 @@ use super::limits::Limits;
 use super::ready::{Ready, Wanted};
 use super::settings::Settings;
 use super::turns::Turns;
-use crate::store::{self, Message, Seq, Stub};
+use crate::store::{Message, Seq, Stub};
 
 /// One queue: what waits in it, who holds what of it, who gets the next message.
 ///
@@ -39,12 +39,18 @@ pub struct State {
     pub(super) unacked_bytes: u64,
     /// Whether what is in the journal is to be kept nowhere else, if it need not be.
     pub(super) short_of_memory: bool,
-    /// Somebody has been asked to read messages, and has not begun.
-    read_asked: bool,
-    /// Messages are being read: there is one read at a time.
-    reading: bool,
+    reading: Reading,
     /// Empty between calls; kept so that a settle allocates nothing.
     scratch: Vec<(u64, Entry)>,
+}
+
+/// Whether messages are being read for consumers. There is one such read at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    No,
+    /// Somebody has been asked to, and has not begun.
+    Asked,
+    Now,
 }
 
 /// What becomes of deliveries.
@@ -104,8 +110,7 @@ impl State {
             unacked: 0,
             unacked_bytes: 0,
             short_of_memory: false,
-            read_asked: false,
-            reading: false,
+            reading: Reading::No,
             scratch: Vec::new(),
             settings,
         }
@@ -123,24 +128,30 @@ impl State {
         self.skip_to(next);
     }
 
-    /// What is to be read from the journal next, so that there is something to deliver: places in the queue and in the
-    /// journal. Nothing while something is being read, or if nobody `asks` and nobody consumes. [`State::load`], once
-    /// for each, and [`State::end_read`] have to follow.
-    pub fn wanted(&mut self, asks: bool) -> Option<(Vec<Seq>, Vec<store::Place>)> {
-        self.read_asked = false;
-        if self.reading || !(asks || self.consumers > 0) {
-            return None;
-        }
-        let Wanted { seqs, places, .. } = self.ready.wanted()?;
-        self.reading = true;
-        Some((seqs, places))
-    }
-
     /// Whether somebody is to see to what is [`State::wanted`]. Asked once, until that was done.
     pub fn asks_for_reading(&mut self) -> bool {
-        let asks = !self.reading && !self.read_asked && self.consumers > 0 && self.ready.wants();
-        self.read_asked |= asks;
+        let asks = self.reading == Reading::No && self.consumers > 0 && self.ready.wants();
+        if asks {
+            self.reading = Reading::Asked;
+        }
         asks
+    }
+
+    /// What is to be read from the journal for consumers. Nothing if there are none, or while something is being read.
+    /// [`State::load`], once for each, and [`State::end_read`] have to follow.
+    pub fn wanted(&mut self) -> Option<Wanted> {
+        if self.reading == Reading::Now {
+            return None;
+        }
+        let wanted = if self.consumers > 0 { self.ready.wanted(usize::MAX) } else { Wanted::default() };
+        let nothing = wanted.seqs.is_empty();
+        self.reading = if nothing { Reading::No } else { Reading::Now };
+        (!nothing).then_some(wanted)
+    }
+
+    /// What is to be read before a [`State::get`] finds it, whoever else is reading. [`State::load`] has to follow.
+    pub fn wanted_by_get(&mut self) -> Wanted {
+        self.ready.wanted(1)
     }
 
     /// A message that was wanted has been read. It is ready to be delivered with the next [`State::dispatch`], unless it
@@ -151,7 +162,7 @@ impl State {
 
     /// All that was wanted has been read, or will never be.
     pub fn end_read(&mut self) {
-        self.reading = false;
+        self.reading = Reading::No;
     }
 
     /// Whether [`State::get`] finds its message only after it was read.

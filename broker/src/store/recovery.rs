@@ -92,7 +92,9 @@ impl Replay {
             kind::GONE => {
                 let (queue, ranges) = record::decode_gone(record.payload)?;
                 let queue = self.queues.entry(queue).or_default();
-                ranges.iter().for_each(|(first, end)| queue.gone(*first, *end));
+                for (first, end) in ranges {
+                    queue.gone(first, end);
+                }
             }
             kind::RETURNED => {
                 let (queue, returned) = record::decode_returned(record.payload)?;

@@ -88,7 +88,7 @@ impl Pack {
     }
 
     /// How many there are; at least one.
-    pub fn len(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         u64::from(self.count)
     }
 
@@ -241,7 +241,7 @@ mod tests {
                 prop_assert!(stubs.is_empty());
                 return Ok(());
             };
-            prop_assert_eq!(pack.len(), stubs.len() as u64);
+            prop_assert_eq!(pack.count(), stubs.len() as u64);
             prop_assert_eq!(pack.body_bytes(), stubs.iter().map(|stub| u64::from(stub.body_bytes)).sum::<u64>());
             prop_assert_eq!((pack.first(), pack.last()), (stubs[0].seq, stubs[stubs.len() - 1].seq));
             prop_assert_eq!(pack.first_deadline_ms(), stubs[0].deadline_ms);

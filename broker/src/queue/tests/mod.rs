@@ -143,12 +143,15 @@ impl Rig {
 
     /// Reads what is to be delivered next, all of it; a message's body is its seq.
     fn read(&mut self) {
-        while let Some((seqs, places)) = self.state.wanted(true) {
+        loop {
+            let Wanted { seqs, places, .. } = self.state.wanted_by_get();
+            if seqs.is_empty() {
+                return;
+            }
             for (seq, place) in seqs.into_iter().zip(places) {
                 let place = Some(place);
                 self.state.load(seq, Arc::new(Message { place, ..message(&seq.0.to_string(), START) }));
             }
-            self.state.end_read();
         }
     }
 

@@ -44,8 +44,8 @@ fn consumers_wait_until_the_next_message_is_read_and_then_get_all_in_order() {
     assert_eq!(rig.bodies(), "");
     assert!(rig.state.asks_for_reading());
     assert!(!rig.state.asks_for_reading(), "it asks once");
-    let (seqs, _) = rig.state.wanted(false).unwrap();
-    assert_eq!(rig.state.wanted(true), None, "one read at a time");
+    let seqs = rig.state.wanted().unwrap().seqs;
+    assert!(rig.state.wanted().is_none(), "one read at a time");
     let (last, others) = seqs.split_last().unwrap();
     for seq in others {
         rig.state.load(*seq, Arc::new(message(&seq.0.to_string(), START)));
@@ -61,14 +61,14 @@ fn consumers_wait_until_the_next_message_is_read_and_then_get_all_in_order() {
 fn nobody_is_asked_to_read_for_a_queue_without_consumers() {
     let mut rig = paged(10);
     assert!(!rig.state.asks_for_reading());
-    assert_eq!(rig.state.wanted(false), None);
+    assert!(rig.state.wanted().is_none());
 }
 
 #[test]
 fn what_left_the_queue_while_it_was_read_does_not_come_back() {
     let mut rig = paged(5);
     rig.consumer(Credit::Unlimited);
-    let (seqs, _) = rig.state.wanted(false).unwrap();
+    let seqs = rig.state.wanted().unwrap().seqs;
     assert_eq!(rig.state.purge(&mut rig.fx), 5);
     for seq in seqs {
         rig.state.load(seq, Arc::new(message("late", START)));

@@ -63,11 +63,14 @@ impl Pair {
 
     /// Reads whatever is not in memory, before the model expects it to be delivered.
     fn read(&mut self) {
-        while let Some((seqs, places)) = self.state.wanted(true) {
+        loop {
+            let Wanted { seqs, places, .. } = self.state.wanted_by_get();
+            if seqs.is_empty() {
+                return;
+            }
             for (seq, place) in seqs.into_iter().zip(places) {
                 self.state.load(seq, Arc::clone(&self.journal[place.position().0 as usize]));
             }
-            self.state.end_read();
         }
     }
 

@@ -1,10 +1,12 @@
 //! The messages that wait to be delivered.
 
+mod level;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use self::level::Level;
 use super::entry::{Entry, NEVER};
-use super::level::Level;
 use crate::store::{Message, Pack, Place, STUBS_PER_PACK, Seq, Stub};
 
 /// Deques below this capacity never give memory back.
@@ -38,11 +40,14 @@ pub(super) struct Ready {
 
 /// Messages to be read: those among the next ones that are not in memory.
 #[derive(Debug, Default)]
-pub(super) struct Wanted {
-    pub(super) seqs: Vec<Seq>,
-    pub(super) places: Vec<Place>,
-    wanted_bytes: u64,
+pub struct Wanted {
+    /// Their places in the queue.
+    pub seqs: Vec<Seq>,
+    /// Their places in the journal, in the same order.
+    pub places: Vec<Place>,
+    bytes: u64,
     loaded_bytes: u64,
+    messages_max: usize,
 }
 
 impl Wanted {
@@ -51,12 +56,12 @@ impl Wanted {
         if let Some(place) = entry.content.place().filter(|_| !entry.is_loaded()) {
             self.seqs.push(entry.seq);
             self.places.push(place.clone());
-            self.wanted_bytes += u64::from(entry.body_bytes);
+            self.bytes += u64::from(entry.body_bytes);
         } else {
             self.loaded_bytes += entry.loaded_bytes();
         }
-        self.seqs.len() < READ_MESSAGES_MAX
-            && self.wanted_bytes < READ_BYTES_MAX
+        self.seqs.len() < self.messages_max
+            && self.bytes < READ_BYTES_MAX
             && self.loaded_bytes < READ_AHEAD_BYTES
     }
 }
@@ -162,15 +167,15 @@ impl Ready {
             && self.levels.iter().rev().any(|level| ahead_bytes > 0 && level.wants(&mut ahead_bytes))
     }
 
-    /// What is to be read, so that there is something to deliver.
-    pub(super) fn wanted(&mut self) -> Option<Wanted> {
-        if self.stored == 0 {
-            return None;
+    /// What is to be read, so that there is something to deliver: at most that many messages.
+    pub(super) fn wanted(&mut self, messages_max: usize) -> Wanted {
+        let messages_max = messages_max.min(READ_MESSAGES_MAX);
+        let mut wanted = Wanted { messages_max, ..Wanted::default() };
+        if self.stored > 0 {
+            // The result says only who was the first to have enough.
+            let _ = self.levels.iter_mut().rev().all(|level| level.want(&mut wanted));
         }
-        let mut wanted = Wanted::default();
-        // The result says only who was the first to have enough.
-        let _ = self.levels.iter_mut().rev().all(|level| level.want(&mut wanted));
-        (!wanted.seqs.is_empty()).then_some(wanted)
+        wanted
     }
 
     /// A message has been read.
@@ -211,9 +216,9 @@ impl Ready {
     /// Packs the stubs, and empties them.
     fn put_pack(&mut self, at: usize, stubs: &mut Vec<Stub>) {
         if let (Some(level), Some(pack)) = (self.levels.get_mut(at), Pack::new(&*stubs)) {
-            self.len += pack.len();
+            self.len += pack.count();
             self.body_bytes += pack.body_bytes();
-            self.stored += pack.len();
+            self.stored += pack.count();
             level.put_pack(pack);
             self.occupy(at);
         }
@@ -258,7 +263,7 @@ impl Ready {
 
 /// Gives back half of a deque that is nearly empty, so that a long backlog does not occupy memory for ever. Each
 /// shrinking pays for itself: as many pops went before it.
-pub(super) fn shrink_if_sparse<T>(deque: &mut VecDeque<T>) {
+pub(in crate::queue) fn shrink_if_sparse<T>(deque: &mut VecDeque<T>) {
     let capacity = deque.capacity();
     if capacity > CAPACITY_KEPT && deque.len() < capacity / 8 {
         deque.shrink_to(capacity / 2);

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::entry::{Entry, NEVER};
-use super::ready::{Wanted, shrink_if_sparse};
+use super::{Wanted, shrink_if_sparse};
+use crate::queue::entry::{Entry, NEVER};
 use crate::store::{Content, Message, Pack, STUBS_PER_PACK, Seq, Stub};
 
 /// Fewer entries than this are not packed but lose their messages one by one: packs have a size of their own.
@@ -137,7 +137,7 @@ impl Level {
     }
 
     /// Lets go of messages that are in the journal, beyond the first ones with `keep_bytes` together. Gives how much
-    /// memory that was, and how many messages, see [`super::ready::Ready`].
+    /// memory that was, and how many messages, see [`super::Ready`].
     pub(super) fn unload(&mut self, keep_bytes: u64) -> (u64, u64) {
         let mut freed = Freed::default();
         let kept = first_with(&self.front, keep_bytes);
