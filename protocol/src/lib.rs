@@ -9,6 +9,7 @@
 //! - [`Properties`] and [`DeathHistory`]: what travels with a message;
 //! - names, values and reply codes.
 
+pub mod amqp;
 mod codes;
 mod control;
 mod data;
