@@ -1,4 +1,5 @@
-//! Leveret's native protocol: bytes <-> frames <-> operations. No I/O, no clock, no runtime.
+//! Leveret's native protocol: bytes <-> frames <-> operations. No I/O, no clock, no runtime. Beside it, in [`amqp`],
+//! AMQP 0-9-1.
 //!
 //! `docs/protocol.md` is the normative text, and the golden files in `tests/golden` keep it true. In reading order:
 //!
@@ -46,5 +47,5 @@ pub use frame::{
 };
 pub use name::{ExchangeName, NAME_BYTES_MAX, NameError, QueueName, RoutingKey, VhostName, check_name};
 pub use opening::{OPENING_BYTES, OpeningError, VERSION, check_opening, is_http, opening};
-pub use properties::Properties;
+pub use properties::{Properties, PropertiesError, PropertiesFormat};
 pub use value::{Table, VALUE_DEPTH_MAX, Value};

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::amqp;
 use crate::control::{ControlError, METADATA_BYTES_MAX, from_message_pack, to_message_pack};
 use crate::value::{Table, VALUE_DEPTH_MAX, deserialize_table, table_depth};
 
@@ -73,5 +74,44 @@ impl Properties {
             return Ok(Self::default());
         }
         from_message_pack("Properties", blob, METADATA_BYTES_MAX)
+    }
+}
+
+/// How a message's properties are encoded: as the protocol has them that it was published over. The broker keeps them
+/// so, and [`amqp::to_amqp`] and [`amqp::to_native`] make one of the other where a message crosses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(u8)]
+pub enum PropertiesFormat {
+    /// [`Properties`], in MessagePack.
+    #[default]
+    Native = 0,
+    /// Flags and fields of an AMQP 0-9-1 content header ([`amqp::BasicProperties`]).
+    Amqp = 1,
+}
+
+/// Why stored properties cannot be read, or cannot be written for the other protocol.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PropertiesError {
+    /// Native ones.
+    #[error(transparent)]
+    Native(#[from] ControlError),
+    /// AMQP's.
+    #[error(transparent)]
+    Amqp(#[from] amqp::ContentError),
+}
+
+impl PropertiesFormat {
+    /// The application's headers, which headers exchanges route by.
+    pub fn headers(self, properties: &[u8]) -> Result<Table, PropertiesError> {
+        match self {
+            Self::Native => Ok(Properties::decode(properties)?.headers),
+            Self::Amqp => Ok(amqp::BasicProperties::decode(properties)?.visible_headers()),
+        }
+    }
+
+    /// The format that a record names by its number (`format as u8`).
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Native, Self::Amqp].into_iter().find(|format| *format as u8 == byte)
     }
 }
