@@ -6,6 +6,8 @@
     reason = "a test fails by a panic, in its helper functions too"
 )]
 
+#[path = "../../fuzz/fuzz_targets/amqp.rs"]
+mod amqp;
 #[path = "../../fuzz/fuzz_targets/shared.rs"]
 mod shared;
 mod support;
@@ -13,7 +15,7 @@ mod support;
 use std::fs;
 
 use leveret_protocol::{Deliver, HEADER_BYTES, Publish, kind};
-use support::{blessing, golden_frames, in_repository};
+use support::{blessing, golden_frames, in_repository, parse_hex};
 
 /// The corpus files that the golden files give: (target, name, bytes).
 fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
@@ -46,7 +48,42 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
         }
         seeds.push(("frame", name, bytes));
     }
+    seeds.extend(amqp_seeds());
     seeds.retain(|(_, _, bytes)| !bytes.is_empty());
+    seeds
+}
+
+/// The same from the golden files of AMQP, whose blocks begin with their name and are separated by empty lines.
+fn amqp_seeds() -> Vec<(&'static str, String, Vec<u8>)> {
+    let mut seeds = Vec::new();
+    let (mut conversation, mut publish) = (Vec::new(), Vec::new());
+    for class in ["connection", "channel", "exchange", "queue", "basic", "confirm", "tx", "content", "table"]
+    {
+        let path = in_repository(&format!("protocol/tests/amqp/golden/{class}.hex"));
+        for block in fs::read_to_string(path).unwrap().split("\n\n") {
+            let name = block.lines().next().unwrap().trim_start_matches("# ").replace(' ', "-");
+            let bytes = parse_hex(block);
+            match (class, bytes[0]) {
+                ("table", _) => seeds.push(("amqp_table", name, bytes)),
+                ("content", 2) => {
+                    seeds.push(("amqp_content", name.clone(), bytes[7..bytes.len() - 1].to_vec()));
+                    if name == "every-property" {
+                        publish.extend(bytes);
+                    }
+                }
+                ("content", _) => publish.extend(bytes),
+                _ => {
+                    seeds.push(("amqp_method", name.clone(), bytes[7..bytes.len() - 1].to_vec()));
+                    conversation.extend_from_slice(&bytes);
+                    if name == "basic.publish" {
+                        publish = bytes;
+                    }
+                }
+            }
+        }
+    }
+    seeds.push(("amqp_frame", "every-method".to_owned(), conversation));
+    seeds.push(("amqp_frame", "publish".to_owned(), publish));
     seeds
 }
 
@@ -66,11 +103,15 @@ fn the_corpora_begin_with_the_golden_frames() {
 #[test]
 fn no_input_of_the_corpora_breaks_a_promise() {
     type Target = (&'static str, fn(&[u8]));
-    let targets: [Target; 4] = [
+    let targets: [Target; 8] = [
         ("frame", shared::frame),
         ("control", shared::control),
         ("data", shared::data),
         ("value", shared::value),
+        ("amqp_frame", amqp::frame),
+        ("amqp_method", amqp::method),
+        ("amqp_table", amqp::table),
+        ("amqp_content", amqp::content),
     ];
     for (target, run) in targets {
         let mut files = 0;
