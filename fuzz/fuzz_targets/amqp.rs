@@ -60,7 +60,9 @@ pub(crate) fn method(input: &[u8]) {
 pub(crate) fn table(input: &[u8]) {
     let Ok(table) = FieldTable::parse(input) else { return };
     let core = table.to_table();
-    core.keys().for_each(|key| assert!(key.contains('\u{fffd}') || table.get(key).is_some()));
+    for key in core.keys() {
+        assert!(key.contains('\u{fffd}') || table.get(key).is_some());
+    }
     let written = EncodedTable::new(&core).unwrap();
     let again = FieldTable::parse(written.as_table().as_bytes()).unwrap().to_table();
     // The bytes and not the values, because a value may be NaN. A key that grew by replaced bytes may have been too

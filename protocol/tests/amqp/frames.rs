@@ -54,7 +54,9 @@ fn frames_that_come_byte_by_byte_are_read_as_those_that_come_at_once() {
     assert_eq!((at_once.len(), bytewise.len()), (64 + 5, 64 + 5));
     assert_eq!(at_once, bytewise);
     let mut written = BytesMut::new();
-    at_once.iter().for_each(|frame| frame.encode(&mut written));
+    for frame in &at_once {
+        frame.encode(&mut written);
+    }
     assert_eq!(written, stream);
 }
 
