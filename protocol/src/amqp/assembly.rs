@@ -15,8 +15,8 @@ const BODY_ROOM_BYTES: usize = 64 * 1024;
 pub struct Content {
     /// The properties: flags and fields, checked.
     pub properties: Bytes,
-    /// The body. If it came in one frame it is a part of the read buffer, and keeps all of that alive: who keeps the
-    /// message copies it.
+    /// The body. If it came in one frame it is a part of the read buffer, as the properties are if there is no body at
+    /// all. A part keeps the whole buffer alive: who keeps the message copies it.
     pub body: Bytes,
 }
 
