@@ -1,8 +1,12 @@
-//! Load for a Leveret broker, and what it cost: `leveret-bench native` measures one queue end to end.
+//! Load for a Leveret broker, and what it cost: `leveret-bench native` measures one queue end to end, `backlog` a queue that
+//! is longer than the memory, `queues` very many of them.
 
 #![allow(clippy::print_stdout, reason = "the figures are this program's output")]
 
+mod backlog;
 mod native;
+mod publish;
+mod queues;
 mod server;
 
 use clap::{Parser, Subcommand};
@@ -21,11 +25,17 @@ struct Arguments {
 enum Workload {
     /// One publisher and one consumer on one queue, through the client crate.
     Native(native::Native),
+    /// A backlog in one durable queue: fill it without a consumer, kill and restart the broker, drain it.
+    Backlog(backlog::Backlog),
+    /// Many durable queues: declare them, kill and restart the broker.
+    Queues(queues::Queues),
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     match Arguments::parse().workload {
         Workload::Native(native) => native.run().await,
+        Workload::Backlog(backlog) => backlog.run().await,
+        Workload::Queues(queues) => queues.run().await,
     }
 }

@@ -1,12 +1,12 @@
 //! One publisher, one consumer, one queue.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use bytes::Bytes;
 use clap::Args;
 use leveret_client::{Client, Message, Queue};
 
+use crate::publish::{self, now};
 use crate::server::Server;
 
 /// What to send.
@@ -75,22 +75,10 @@ impl Native {
         if self.transient {
             let publisher = publishing.publisher("").persistent(false).unconfirmed().open().await?;
             for number in 0..self.messages {
-                publisher.send(QUEUE, Message::new(self.body(number))).await?;
+                publisher.send(QUEUE, Message::new(publish::body(number, self.size))).await?;
             }
         } else {
-            let publisher = publishing.publisher("").in_flight_max(self.window).open().await?;
-            let mut receipts = std::collections::VecDeque::with_capacity(self.window);
-            for number in 0..self.messages {
-                if receipts.len() >= self.window
-                    && let Some(receipt) = receipts.pop_front()
-                {
-                    confirmed(receipt).await?;
-                }
-                receipts.push_back(publisher.send(QUEUE, Message::new(self.body(number))).await?);
-            }
-            for receipt in receipts {
-                confirmed(receipt).await?;
-            }
+            publish::confirmed(&publishing, QUEUE, self.messages, self.size, self.window).await?;
         }
         consumer.await??;
         let elapsed = started.elapsed();
@@ -99,19 +87,6 @@ impl Native {
         consuming.close().await?;
         Ok(elapsed)
     }
-
-    fn body(&self, number: u64) -> Bytes {
-        let mut body = vec![b'x'; self.size];
-        if let Some(start) = body.first_chunk_mut() {
-            *start = number.to_le_bytes();
-        }
-        body.into()
-    }
-}
-
-async fn confirmed(receipt: leveret_client::Receipt) -> anyhow::Result<()> {
-    receipt.confirmed().await?;
-    Ok(())
 }
 
 async fn consume(client: Client, messages: u64, prefetch: u32, transient: bool) -> anyhow::Result<()> {
@@ -124,9 +99,4 @@ async fn consume(client: Client, messages: u64, prefetch: u32, transient: bool) 
         delivery.ack();
     }
     Ok(())
-}
-
-#[allow(clippy::disallowed_methods, reason = "a benchmark measures time")]
-fn now() -> Instant {
-    Instant::now()
 }

@@ -16,7 +16,7 @@ pub(crate) struct Server {
 struct Process {
     child: Child,
     /// Its data, removed with it.
-    _data: tempfile::TempDir,
+    data: tempfile::TempDir,
 }
 
 /// What a process has used so far.
@@ -36,16 +36,35 @@ impl Server {
     pub(crate) fn at(url: Option<String>) -> anyhow::Result<Self> {
         match url {
             Some(url) => Ok(Self { url, process: None }),
-            None => Self::start(),
+            None => Self::start(&[]),
         }
     }
 
-    fn start() -> anyhow::Result<Self> {
+    /// A new broker with data in a temporary folder, and these further arguments.
+    pub(crate) fn start(arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::start_on(tempfile::tempdir()?, arguments)
+    }
+
+    /// Kills the broker, and starts another one on its data.
+    pub(crate) fn restart(mut self, arguments: &[&str]) -> anyhow::Result<Self> {
+        let mut process =
+            self.process.take().context("a broker that was not started here is not restarted")?;
+        process.end();
+        let data = std::mem::replace(&mut process.data, tempfile::tempdir()?);
+        Self::start_on(data, arguments)
+    }
+
+    /// How many bytes its data takes up on the disk; nothing if it is not our own.
+    pub(crate) fn disk_bytes(&self) -> Option<u64> {
+        bytes_below(self.process.as_ref()?.data.path()).ok()
+    }
+
+    fn start_on(data: tempfile::TempDir, arguments: &[&str]) -> anyhow::Result<Self> {
         let program = beside_this_program("leveret")?;
-        let data = tempfile::tempdir()?;
         let mut child = Command::new(&program)
             .args(["--listen", "127.0.0.1:0", "--data-dir"])
             .arg(data.path())
+            .args(arguments)
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
@@ -60,7 +79,7 @@ impl Server {
         };
         // Keeps reading, so that the broker never waits for somebody to take its log.
         std::thread::spawn(move || lines.for_each(drop));
-        Ok(Self { url, process: Some(Process { child, _data: data }) })
+        Ok(Self { url, process: Some(Process { child, data }) })
     }
 
     /// What the broker has used; nothing if it is not our own.
@@ -77,11 +96,27 @@ impl Server {
     }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
+impl Process {
+    fn end(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn bytes_below(folder: &std::path::Path) -> std::io::Result<u64> {
+    let mut sum = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        sum += if metadata.is_dir() { bytes_below(&entry.path())? } else { metadata.len() };
+    }
+    Ok(sum)
 }
 
 fn beside_this_program(name: &str) -> anyhow::Result<PathBuf> {
