@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::auth::{BootKey, Throttle, Users, UsersError};
 use crate::clock::Clock;
 use crate::config::{self, Config, Conflict};
-use crate::connection::{self, Context};
+use crate::connection::{self, Context, Dialect};
 use crate::listener::{Listener, ListenerLimits};
 use crate::logs::{LogTap, LogTapReceiver};
 use crate::queue::Work;
@@ -252,7 +252,7 @@ impl BrokerBuilder {
         let mut addresses = Vec::new();
         for (socket, address) in sockets {
             addresses.push(address);
-            tasks.spawn(Arc::clone(&listener).run(socket));
+            tasks.spawn(Arc::clone(&listener).run(socket, Dialect::Native));
         }
         Ok(Broker {
             addresses,

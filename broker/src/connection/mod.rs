@@ -2,12 +2,16 @@
 //!
 //! Two tasks: the reader turns frames into operations and carries them out itself, a batch at a time; the writer
 //! sends what the outbox gets from there and from the queues. The reader's end ends both.
+//!
+//! What a protocol adds is in its folder, behind the traits of `protocol.rs`: how its clients come in, what their frames
+//! ask, and how deliveries and confirms become frames.
 
-mod handshake;
+mod common;
+mod login;
+mod native;
 mod outbox;
+mod protocol;
 mod reader;
-mod requests;
-mod session;
 mod writer;
 
 use std::net::SocketAddr;
@@ -20,10 +24,11 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use self::handshake::Entered;
+use self::common::Common;
+use self::native::Native;
 use self::outbox::Outbox;
+use self::protocol::{Entered, Protocol, Session};
 use self::reader::Reader;
-use self::session::Session;
 use self::writer::Writer;
 use crate::auth::{Throttle, Users};
 use crate::clock::Clock;
@@ -107,17 +112,37 @@ impl Violation {
 /// How long a client may take to read what is left for it after the broker has decided to end.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What a listener's clients speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// Leveret's own protocol.
+    Native,
+}
+
 /// Serves one client from its first byte to its last. `entered` is called when it has been let in.
 pub async fn serve(
+    dialect: Dialect,
+    socket: TcpStream,
+    peer: SocketAddr,
+    id: ConnectionId,
+    context: Arc<Context>,
+    entered: impl FnOnce() + Send,
+) {
+    match dialect {
+        Dialect::Native => serve_in::<Native>(socket, peer, id, context, entered).await,
+    }
+}
+
+async fn serve_in<P: Protocol>(
     mut socket: TcpStream,
     peer: SocketAddr,
     id: ConnectionId,
     context: Arc<Context>,
-    entered: impl FnOnce(),
+    entered: impl FnOnce() + Send,
 ) {
     // Batches are made here, not by the kernel: its waiting for more would only delay answers.
     let _ = socket.set_nodelay(true);
-    let handshake = handshake::run(&mut socket, peer, id, &context);
+    let handshake = P::enter(&mut socket, peer, id, &context);
     let outcome = tokio::select! {
         outcome = tokio::time::timeout(context.limits.handshake_timeout, handshake) => outcome,
         () = context.stopping.cancelled() => return,
@@ -139,23 +164,28 @@ pub async fn serve(
     tracing::debug!(%peer, connection = id.0, "disconnected");
 }
 
-async fn attend(socket: TcpStream, id: ConnectionId, context: &Arc<Context>, entered: Entered) {
-    let outbox = Outbox::new(context.limits.outbox_bytes_max, Arc::clone(&context.gate));
+async fn attend<P: Protocol>(
+    socket: TcpStream,
+    id: ConnectionId,
+    context: &Arc<Context>,
+    mut entered: Entered<P>,
+) {
+    let outbox = Outbox::<P>::new(context.limits.outbox_bytes_max, Arc::clone(&context.gate));
     let resume = Arc::new(Notify::new());
+    let vhost = Arc::clone(&entered.vhost);
+    let common = Common::new(id, vhost, Arc::clone(context), Arc::clone(&outbox));
+    let (session, encoder) = P::begin(common, &mut entered);
     let (read_half, write_half) = socket.into_split();
-    let writer = Writer {
+    let writer = Writer::<_, P> {
         socket: write_half,
         outbox: Arc::clone(&outbox),
         store: Arc::clone(&context.store),
         heartbeat: entered.heartbeat,
-        frame_bytes_max: entered.frame_bytes_max,
+        encoder,
         resume: Arc::clone(&resume),
     };
     let mut writing = tokio::spawn(writer.run());
-    let vhost = Arc::clone(&entered.vhost);
-    let agreed = (entered.channels_max, entered.frame_bytes_max);
-    let session = Session::new(id, vhost, Arc::clone(context), Arc::clone(&outbox), agreed);
-    let mut reader = Reader::new(read_half, entered, session, resume);
+    let mut reader = Reader::new(read_half, entered.rest, entered.heartbeat, session, resume);
     tokio::select! {
         () = reader.run(context) => {}
         // The client cannot be written to: nothing that it says can be answered.

@@ -4,30 +4,36 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use leveret_journal::{Position, Synced};
-use leveret_protocol::{Confirm, ConsumerCancelled, Control, ReplyCode};
+use leveret_protocol::Confirm;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::protocol::{Protocol, Unfit};
 use crate::channel::ConfirmRuns;
 use crate::queue::{Delivery, Gate, Outlet, Recipient};
 
 /// One thing to send.
 #[derive(Debug)]
-pub(super) enum Outgoing {
+pub(super) enum Outgoing<P: Protocol> {
     /// A frame that is encoded already: an answer, or news.
     Frame(Bytes),
     /// What became of publishes; neighbours are merged.
     Confirm(u16, Confirm),
+    /// An answer that is encoded when its turn has come.
+    #[expect(dead_code, reason = "AMQP's messages that were got have it: their numbers are those of sending")]
+    Late { answer: P::Late, bytes: usize },
+    /// The deliveries that follow are for this consumer.
+    For(P::Consumer),
     /// A message for a consumer.
-    Deliver { channel: u16, consumer: u32, delivery: Delivery },
+    Deliver(Delivery),
 }
 
 /// The outbox of one connection.
 #[derive(Debug)]
-pub(super) struct Outbox {
-    queued: Mutex<Queued>,
+pub(super) struct Outbox<P: Protocol> {
+    queued: Mutex<Queued<P>>,
     /// Rung when there is something to send after there was nothing.
     bell: Notify,
     /// Rung when answers have been sent after there were too many.
@@ -37,16 +43,23 @@ pub(super) struct Outbox {
     answer_bytes_max: usize,
 }
 
-#[derive(Debug, Default)]
-struct Queued {
-    ready: Vec<Outgoing>,
+#[derive(Debug)]
+struct Queued<P: Protocol> {
+    ready: Vec<Outgoing<P>>,
     /// What may be sent only when the journal is durable up to a position. Positions never fall.
-    waiting: VecDeque<(Position, Outgoing)>,
+    waiting: VecDeque<(Position, Outgoing<P>)>,
     /// The bytes of all that is not a delivery. A client that asks and does not read is not listened to any more.
     answer_bytes: usize,
-    /// Deliveries (channel, consumer, tag) that are larger than the client takes.
-    unfit: Vec<(u16, u32, u64)>,
+    /// Deliveries that are larger than the client takes.
+    unfit: Vec<Unfit>,
     ending: bool,
+}
+
+impl<P: Protocol> Default for Queued<P> {
+    fn default() -> Self {
+        let (ready, waiting, unfit) = (Vec::new(), VecDeque::new(), Vec::new());
+        Self { ready, waiting, answer_bytes: 0, unfit, ending: false }
+    }
 }
 
 /// What a look into the outbox found.
@@ -61,7 +74,7 @@ pub(super) struct Left {
 /// What a confirm counts for among the bytes of answers.
 const CONFIRM_BYTES: usize = 24;
 
-impl Outbox {
+impl<P: Protocol> Outbox<P> {
     pub(super) fn new(bytes_max: usize, gate: Arc<Gate>) -> Arc<Self> {
         Arc::new(Self {
             queued: Mutex::default(),
@@ -70,17 +83,6 @@ impl Outbox {
             outlet: Arc::new(Outlet::behind(gate, bytes_max)),
             answer_bytes_max: bytes_max,
         })
-    }
-
-    /// Sends a control frame, after `position` is durable if there is one.
-    pub(super) fn send(&self, channel: u16, control: impl Into<Control>, position: Option<Position>) {
-        let control = control.into();
-        let mut frame = BytesMut::new();
-        match control.encode(channel, &mut frame) {
-            Ok(()) => self.send_frame(frame.freeze(), position),
-            // Names and numbers can always be encoded; a table that came over the wire can go back over it.
-            Err(error) => tracing::error!(%error, frame = control.name(), "an answer could not be encoded"),
-        }
     }
 
     /// Sends an encoded frame, after `position` is durable if there is one.
@@ -100,12 +102,12 @@ impl Outbox {
     }
 
     /// A consumer's delivery is larger than its client takes.
-    pub(super) fn does_not_fit(&self, channel: u16, consumer: u32, tag: u64) {
-        self.queued.lock().unfit.push((channel, consumer, tag));
+    pub(super) fn does_not_fit(&self, unfit: Unfit) {
+        self.queued.lock().unfit.push(unfit);
     }
 
-    /// Takes the deliveries that do not fit: channel, consumer, tag.
-    pub(super) fn take_unfit(&self) -> Vec<(u16, u32, u64)> {
+    /// Takes the deliveries that do not fit.
+    pub(super) fn take_unfit(&self) -> Vec<Unfit> {
         std::mem::take(&mut self.queued.lock().unfit)
     }
 
@@ -137,7 +139,7 @@ impl Outbox {
     }
 
     /// Takes all that may be sent now; `into` is empty before.
-    pub(super) fn take(&self, synced: Synced, into: &mut Vec<Outgoing>) -> Left {
+    pub(super) fn take(&self, synced: Synced, into: &mut Vec<Outgoing<P>>) -> Left {
         let mut queued = self.queued.lock();
         std::mem::swap(&mut queued.ready, into);
         while let Some((position, _)) = queued.waiting.front()
@@ -160,8 +162,10 @@ impl Outbox {
         }
     }
 
-    fn put(&self, queued: &mut Queued, outgoing: Outgoing, position: Option<Position>) {
-        let first = if let Some(position) = position {
+    fn put(&self, queued: &mut Queued<P>, outgoing: Outgoing<P>, position: Option<Position>) {
+        // What was sent before and waits for the disk keeps everything behind it.
+        let before = queued.waiting.back().filter(|_| P::ANSWERS_IN_ORDER);
+        let first = if let Some(position) = position.or(before.map(|(position, _)| *position)) {
             queued.waiting.push_back((position, outgoing));
             // The writer has to begin to watch the journal.
             queued.waiting.len() == 1
@@ -175,39 +179,44 @@ impl Outbox {
     }
 }
 
-impl Outgoing {
+impl<P: Protocol> Outgoing<P> {
     /// What it counts for among the bytes of answers.
     pub(super) fn answer_bytes(&self) -> usize {
         match self {
             Self::Frame(frame) => frame.len(),
+            Self::Late { bytes, .. } => *bytes,
             Self::Confirm(..) => CONFIRM_BYTES,
-            Self::Deliver { .. } => 0,
+            Self::For(_) | Self::Deliver(_) => 0,
         }
+    }
+
+    /// Whether it keeps its place among confirms.
+    pub(super) fn is_answer(&self) -> bool {
+        matches!(self, Self::Frame(_) | Self::Late { .. })
     }
 }
 
 /// Where one consumer's deliveries go.
 #[derive(Debug)]
-pub(super) struct ConsumerOutbox {
-    pub(super) outbox: Arc<Outbox>,
-    pub(super) channel: u16,
-    pub(super) consumer: u32,
+pub(super) struct ConsumerOutbox<P: Protocol> {
+    pub(super) outbox: Arc<Outbox<P>>,
+    pub(super) consumer: P::Consumer,
 }
 
-impl Recipient for ConsumerOutbox {
+impl<P: Protocol> Recipient for ConsumerOutbox<P> {
     fn deliver(&self, deliveries: &mut dyn Iterator<Item = Delivery>) {
-        let (channel, consumer) = (self.channel, self.consumer);
         let mut queued = self.outbox.queued.lock();
         let was_empty = queued.ready.is_empty();
-        let deliveries = deliveries.map(|delivery| Outgoing::Deliver { channel, consumer, delivery });
-        queued.ready.extend(deliveries);
+        queued.ready.push(Outgoing::For(self.consumer.clone()));
+        queued.ready.extend(deliveries.map(Outgoing::Deliver));
         if was_empty {
             self.outbox.bell.notify_one();
         }
     }
 
     fn cancelled(&self, reason: &str) {
-        let (consumer, code, text) = (self.consumer, ReplyCode::NotFound, reason.to_owned());
-        self.outbox.send(self.channel, ConsumerCancelled { consumer, code, text }, None);
+        if let Some(frame) = P::cancelled(&self.consumer, reason) {
+            self.outbox.send_frame(frame, None);
+        }
     }
 }

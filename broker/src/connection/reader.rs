@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use leveret_protocol::{Close, Frame, ReplyCode};
+use leveret_protocol::ReplyCode;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::Notify;
 
-use super::handshake::Entered;
-use super::session::{Flow, Session};
+use super::protocol::{Flow, Session};
 use super::{Context, Violation};
 
 /// How much is read at a time, in bytes.
@@ -20,14 +19,13 @@ const READ_BYTES: usize = 128 * 1024;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The reading side of a connection.
-pub(super) struct Reader {
+pub(super) struct Reader<S> {
     socket: OwnedReadHalf,
     buffer: BytesMut,
-
     /// A client that is silent for this long is gone.
     silence_max: Option<Duration>,
     resume: Arc<Notify>,
-    pub(super) session: Session,
+    pub(super) session: S,
 }
 
 /// Why reading ended.
@@ -38,37 +36,28 @@ enum End {
     Broker(Violation),
 }
 
-impl Reader {
+impl<S: Session> Reader<S> {
+    /// `rest` is what has been read already; `heartbeat` what was agreed on.
     pub(super) fn new(
         socket: OwnedReadHalf,
-        entered: Entered,
-        session: Session,
+        rest: BytesMut,
+        heartbeat: Option<Duration>,
+        session: S,
         resume: Arc<Notify>,
     ) -> Self {
-        Self {
-            socket,
-            buffer: entered.rest,
-
-            silence_max: entered.heartbeat.map(|heartbeat| heartbeat * 2),
-            resume,
-            session,
-        }
+        let silence_max = heartbeat.map(|heartbeat| heartbeat * 2);
+        Self { socket, buffer: rest, silence_max, resume, session }
     }
 
     /// Serves the client until one of the two sides ends it.
     pub(super) async fn run(&mut self, context: &Context) {
         if let End::Broker(violation) = self.serve(context).await {
             tracing::info!(code = %violation.code, text = violation.text, "a connection is closed by the broker");
-            let close = Close { code: violation.code, text: violation.text };
-            let stopping = context.stopping.is_cancelled();
-            if stopping {
-                self.session.say_goodbye(close);
-            } else {
-                self.session.say_last(close);
-            }
             // The client may still be sending; it is read, and ignored, until it has seen the close. But what it has
             // settled before it saw that the broker stops is not brought again.
-            let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.wait_for_closed(stopping)).await;
+            let stopping = context.stopping.is_cancelled();
+            self.session.say_close(violation, stopping);
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.hear_out(stopping)).await;
         }
     }
 
@@ -121,18 +110,10 @@ impl Reader {
         }
     }
 
-    async fn wait_for_closed(&mut self, settles_count: bool) {
-        loop {
-            match Frame::decode(&mut self.buffer, self.session.frame_bytes_max) {
-                Ok(Some(frame)) if self.session.answers_close(&frame) => return,
-                Ok(Some(frame)) if settles_count => self.session.settle_late(&frame),
-                Ok(Some(_)) => {}
-                // What cannot be read as frames is thrown away as bytes.
-                Err(_) => self.buffer.clear(),
-                Ok(None) => match self.read_some().await {
-                    Ok(0) | Err(_) => return,
-                    Ok(_) => {}
-                },
+    async fn hear_out(&mut self, keep: bool) {
+        while !self.session.hear_out(&mut self.buffer, keep) {
+            if matches!(self.read_some().await, Ok(0) | Err(_)) {
+                return;
             }
         }
     }

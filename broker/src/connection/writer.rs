@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use leveret_protocol::{Deliver, DeliverParts, FrameWriter, Keys, kind};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
 
 use super::outbox::{Outbox, Outgoing};
+use super::protocol::{Encoder, Protocol};
 use crate::channel::ConfirmRuns;
-use crate::queue::Delivery;
 use crate::store::Store;
 
 /// Everything that a batch encodes to is written once this much is there, in bytes.
@@ -20,19 +19,18 @@ const WRITE_BYTES_AIM: usize = 256 * 1024;
 const STALL_MAX: Duration = Duration::from_secs(60);
 
 /// The writing side of a connection.
-pub(super) struct Writer<W> {
+pub(super) struct Writer<W, P: Protocol> {
     pub(super) socket: W,
-    pub(super) outbox: Arc<Outbox>,
+    pub(super) outbox: Arc<Outbox<P>>,
     pub(super) store: Arc<Store>,
     /// Something is sent at least this often, if at all.
     pub(super) heartbeat: Option<Duration>,
-    /// The largest payload that the client takes, in bytes.
-    pub(super) frame_bytes_max: usize,
+    pub(super) encoder: P::Encoder,
     /// Rung when consumers that were passed over can get deliveries again.
     pub(super) resume: Arc<Notify>,
 }
 
-impl<W: AsyncWrite + Unpin> Writer<W> {
+impl<W: AsyncWrite + Unpin, P: Protocol> Writer<W, P> {
     /// Sends what the outbox gets, until it ends or the client cannot be reached any more.
     pub(super) async fn run(mut self) -> std::io::Result<()> {
         let mut progress = self.store.progress();
@@ -56,31 +54,34 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
                 () = self.outbox.rung() => {}
                 _ = progress.changed(), if left.waiting && !failed => {}
                 () = tokio::time::sleep(idle) => {
-                    FrameWriter::begin(&mut buffer, kind::HEARTBEAT, 0, 0).end();
+                    self.encoder.heartbeat(&mut buffer);
                     self.write(&mut buffer).await?;
                 }
             }
         }
     }
 
-    async fn send(&mut self, batch: &mut Vec<Outgoing>, buffer: &mut BytesMut) -> std::io::Result<()> {
+    async fn send(&mut self, batch: &mut Vec<Outgoing<P>>, buffer: &mut BytesMut) -> std::io::Result<()> {
         let mut delivered = 0;
         let mut answered = 0;
         let mut confirms = ConfirmRuns::default();
+        let mut consumer = None;
         for outgoing in batch.drain(..) {
             answered += outgoing.answer_bytes();
+            if !confirms.is_empty() && outgoing.is_answer() {
+                self.encoder.confirms(&mut confirms, buffer);
+            }
             match outgoing {
                 Outgoing::Confirm(channel, confirm) => confirms.merge(channel, confirm),
-                Outgoing::Frame(frame) => {
-                    flush_confirms(&mut confirms, buffer);
-                    buffer.extend_from_slice(&frame);
-                }
-                Outgoing::Deliver { channel, consumer, delivery } => {
+                Outgoing::Frame(frame) => buffer.extend_from_slice(&frame),
+                Outgoing::Late { answer, .. } => self.encoder.late(answer, buffer),
+                Outgoing::For(next) => consumer = Some(next),
+                Outgoing::Deliver(delivery) => {
                     delivered += delivery.weight();
-                    let start = buffer.len();
-                    if encode_delivery(channel, consumer, &delivery, buffer) > self.frame_bytes_max {
-                        buffer.truncate(start);
-                        self.outbox.does_not_fit(channel, consumer, delivery.tag);
+                    if let Some(consumer) = &consumer
+                        && let Err(unfit) = self.encoder.deliver(consumer, &delivery, buffer)
+                    {
+                        self.outbox.does_not_fit(unfit);
                         self.resume.notify_one();
                     }
                 }
@@ -90,7 +91,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
                 self.account(&mut delivered, &mut answered);
             }
         }
-        flush_confirms(&mut confirms, buffer);
+        self.encoder.confirms(&mut confirms, buffer);
         self.write(buffer).await?;
         self.account(&mut delivered, &mut answered);
         Ok(())
@@ -114,42 +115,4 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         }
         Ok(())
     }
-}
-
-fn flush_confirms(confirms: &mut ConfirmRuns, buffer: &mut BytesMut) {
-    let mut runs = confirms.drain().peekable();
-    while let Some((channel, first)) = runs.next() {
-        let mut of_channel = vec![first];
-        of_channel
-            .extend(std::iter::from_fn(|| runs.next_if(|(other, _)| *other == channel)).map(|(_, run)| run));
-        leveret_protocol::Confirm::encode(&of_channel, channel, buffer);
-    }
-}
-
-/// Appends a deliver frame; gives its payload's length.
-pub(super) fn encode_delivery(
-    channel: u16,
-    consumer: u32,
-    delivery: &Delivery,
-    buffer: &mut BytesMut,
-) -> usize {
-    let message = &*delivery.message;
-    let deaths = message.deaths.as_ref().and_then(|deaths| deaths.encode().ok()).unwrap_or_default();
-    let deliver = Deliver {
-        consumer,
-        tag: delivery.tag,
-        redelivered: delivery.redelivered.then_some(delivery.delivery_count),
-        persistent: message.persistent,
-        priority: (message.priority > 0).then_some(message.priority),
-        ttl_ms: message.ttl_ms,
-        published_at_ms: message.published_at_ms,
-        exchange: message.exchange.as_str(),
-        routing_key: message.routing_key.as_str(),
-        cc: Keys::default(),
-        deaths: &deaths,
-        properties: &message.properties,
-        body: &message.body,
-    };
-    let cc = message.cc.iter().map(leveret_protocol::RoutingKey::as_str);
-    DeliverParts { deliver, cc }.encode(channel, buffer)
 }

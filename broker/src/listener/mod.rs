@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
-use crate::connection::{self, Context};
+use crate::connection::{self, Context, Dialect};
 use crate::queue::ConnectionId;
 
 /// How many clients there may be.
@@ -21,7 +21,7 @@ pub struct ListenerLimits {
     pub connections_unauthenticated_max: usize,
 }
 
-/// Accepts clients of the native protocol on any number of sockets.
+/// Accepts clients on any number of sockets; the limits are for all of them together.
 pub struct Listener {
     context: Arc<Context>,
     next_connection: AtomicU64,
@@ -45,8 +45,8 @@ impl Listener {
         })
     }
 
-    /// Accepts on one socket until the broker stops.
-    pub async fn run(self: Arc<Self>, socket: TcpListener) {
+    /// Accepts on one socket, whose clients speak `dialect`, until the broker stops.
+    pub async fn run(self: Arc<Self>, socket: TcpListener, dialect: Dialect) {
         loop {
             // Over a limit nobody is accepted: the backlog of the kernel is where newcomers wait.
             let permits = tokio::select! {
@@ -59,7 +59,7 @@ impl Listener {
                 () = self.context.stopping.cancelled() => return,
             };
             match accepted {
-                Ok((socket, peer)) => self.attend(socket, peer, connection, stranger),
+                Ok((socket, peer)) => self.attend(dialect, (socket, peer), connection, stranger),
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -76,15 +76,15 @@ impl Listener {
 
     fn attend(
         &self,
-        socket: TcpStream,
-        peer: SocketAddr,
+        dialect: Dialect,
+        (socket, peer): (TcpStream, SocketAddr),
         connection: OwnedSemaphorePermit,
         stranger: OwnedSemaphorePermit,
     ) {
         let id = ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed));
         let context = Arc::clone(&self.context);
         self.tasks.spawn(async move {
-            connection::serve(socket, peer, id, context, move || drop(stranger)).await;
+            connection::serve(dialect, socket, peer, id, context, move || drop(stranger)).await;
             drop(connection);
         });
     }

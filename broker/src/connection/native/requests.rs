@@ -8,10 +8,12 @@ use leveret_protocol::{
     QueueName, ROUTE_ALIASES_MAX, RegisterRoute, ReplyCode, RoutingKey, Table, Unbind,
 };
 
-use super::Violation;
-use super::outbox::ConsumerOutbox;
-use super::session::{Alias, Flow, OpenChannel as Open, Session, encoded};
-use super::writer::encode_delivery;
+use super::super::Violation;
+use super::super::outbox::ConsumerOutbox;
+use super::super::protocol::{Flow, Session};
+use super::encoder::encode_delivery;
+use super::session::{Alias, NativeSession, OpenChannel as Open};
+use super::{Consumer, encoded};
 use crate::auth;
 use crate::channel::{self, Channel, ChannelError};
 use crate::queue::{ConsumerSpec, Counts, Credit, Settings, Verb};
@@ -23,7 +25,7 @@ struct Answer {
     position: Option<Position>,
 }
 
-impl Session {
+impl NativeSession {
     /// Carries out one control frame.
     pub(super) fn request(&mut self, number: u16, control: Control) -> Result<Flow, Violation> {
         let operation = control.name();
@@ -48,9 +50,10 @@ impl Session {
                         self.get(number, &get);
                         return Ok(Flow::Continue);
                     }
-                    Control::Cancel(cancel) => {
-                        open.channel.cancel(cancel.consumer, &mut self.work).map(|()| Answer::of(request))
-                    }
+                    Control::Cancel(cancel) => open
+                        .channel
+                        .cancel(cancel.consumer, &mut self.common.work)
+                        .map(|()| Answer::of(request)),
                     Control::RegisterRoute(route) => {
                         self.register_route(number, route);
                         return Ok(Flow::Continue);
@@ -60,7 +63,7 @@ impl Session {
             }
         };
         match outcome {
-            Ok(answer) => self.outbox.send(number, answer.done, answer.position),
+            Ok(answer) => self.common.outbox.send(number, answer.done, answer.position),
             Err(error) => self.refuse(number, request, operation, error.code(), &error),
         }
         Ok(Flow::Continue)
@@ -68,7 +71,11 @@ impl Session {
 
     fn refuse(&self, channel: u16, request: u32, operation: &str, code: ReplyCode, text: &impl ToString) {
         let (operation, text) = (operation.to_owned(), text.to_string());
-        self.outbox.send(channel, Failed { request, operation, code, text, closes: Closes::Nothing }, None);
+        self.common.outbox.send(
+            channel,
+            Failed { request, operation, code, text, closes: Closes::Nothing },
+            None,
+        );
     }
 
     fn connection_frame(&mut self, number: u16, control: Control) -> Result<Flow, Violation> {
@@ -78,7 +85,8 @@ impl Session {
                 Err(Violation::of_connection(ReplyCode::UnexpectedFrame, text))
             }
             Control::Close(_) => {
-                self.say_last(Closed {});
+                self.close();
+                self.common.send_behind_all(encoded(0, Closed {}).freeze());
                 Ok(Flow::Closed)
             }
             Control::Closed(_) => Ok(Flow::Closed),
@@ -96,17 +104,18 @@ impl Session {
             format!("channel {number} is open already")
         } else {
             self.closed.remove(&number);
-            let consumers_max = self.context.limits.consumers_max;
-            let channel = Channel::new(Arc::clone(&self.vhost), self.id, open.confirms, consumers_max);
+            let consumers_max = self.common.context.limits.consumers_max;
+            let channel =
+                Channel::new(Arc::clone(&self.common.vhost), self.common.id, open.confirms, consumers_max);
             self.channels.insert(number, Open { channel, aliases: rustc_hash::FxHashMap::default() });
-            return self.outbox.send(number, Answer::of(open.request).done, None);
+            return self.common.outbox.send(number, Answer::of(open.request).done, None);
         };
         self.refuse(number, open.request, "OpenChannel", ReplyCode::ChannelError, &problem);
     }
 
     fn close_channel(&mut self, number: u16, request: u32) -> Result<Answer, Violation> {
         match self.channels.remove(&number) {
-            Some(open) => open.channel.close(&mut self.work),
+            Some(open) => open.channel.close(&mut self.common.work),
             // The broker has closed it meanwhile, which comes to the same.
             None => self.check_closed(number)?,
         }
@@ -121,15 +130,15 @@ impl Session {
             (messages, false) => Credit::Unsettled(messages),
         };
         let spec = ConsumerSpec {
-            outlet: Arc::clone(&self.outbox.outlet),
+            outlet: Arc::clone(&self.common.outbox.outlet),
             priority: consume.priority,
             exclusive: consume.exclusive,
             no_ack: consume.no_ack,
             credit,
         };
-        let outbox = Arc::clone(&self.outbox);
-        let recipient =
-            ConsumerOutbox { outbox: Arc::clone(&outbox), channel: number, consumer: consume.consumer };
+        let outbox = Arc::clone(&self.common.outbox);
+        let consumer = Consumer { channel: number, number: consume.consumer };
+        let recipient = ConsumerOutbox { outbox: Arc::clone(&outbox), consumer };
         let consume_from = channel::Consume {
             number: consume.consumer,
             queue: &consume.queue,
@@ -138,7 +147,7 @@ impl Session {
         };
         // The answer is sent from within, so that it comes before the first delivery.
         let admitted = || outbox.send(number, Answer::of(consume.request).done, None);
-        if let Err(error) = open.channel.consume(consume_from, &mut self.work, admitted) {
+        if let Err(error) = open.channel.consume(consume_from, &mut self.common.work, admitted) {
             self.refuse(number, consume.request, "Consume", error.code(), &error);
         }
     }
@@ -146,7 +155,7 @@ impl Session {
     fn get(&mut self, number: u16, get: &Get) {
         let Some(open) = self.channels.get_mut(&number) else { return };
         // Without an acknowledgement it would be gone before it is known to fit, so it is settled when it does.
-        match open.channel.get(get.consumer, &get.queue, false, &mut self.work) {
+        match open.channel.get(get.consumer, &get.queue, false, &mut self.common.work) {
             Ok(Some(got)) => {
                 let mut answer = Answer::of(get.request);
                 answer.done.found = Some(true);
@@ -158,11 +167,12 @@ impl Session {
                 if bytes <= self.frame_bytes_max {
                     if get.no_ack {
                         let ranges = [(tag, tag)];
-                        let _ = open.channel.settle(get.consumer, &ranges, &Verb::Ack, &mut self.work);
+                        let _ = open.channel.settle(get.consumer, &ranges, &Verb::Ack, &mut self.common.work);
                     }
-                    return self.outbox.send_frame(frames.freeze(), None);
+                    return self.common.outbox.send_frame(frames.freeze(), None);
                 }
-                let _ = open.channel.settle(get.consumer, &[(tag, tag)], &Verb::Release, &mut self.work);
+                let _ =
+                    open.channel.settle(get.consumer, &[(tag, tag)], &Verb::Release, &mut self.common.work);
                 let text = format!(
                     "the message takes a frame of {bytes} bytes, and this connection has agreed on {} at most",
                     self.frame_bytes_max
@@ -173,7 +183,7 @@ impl Session {
                 let mut answer = Answer::of(get.request);
                 answer.done.found = Some(false);
                 answer.done.messages = Some(0);
-                self.outbox.send(number, answer.done, None);
+                self.common.outbox.send(number, answer.done, None);
             }
             Err(error) => self.refuse(number, get.request, "Get", error.code(), &error),
         }
@@ -187,7 +197,7 @@ impl Session {
         } else if let Some(open) = self.channels.get_mut(&number) {
             let (exchange, routing_key) = (exchange.to_string(), routing_key.to_string());
             open.aliases.insert(alias, Alias { exchange, routing_key });
-            self.outbox.send(number, Answer::of(request).done, None);
+            self.common.outbox.send(number, Answer::of(request).done, None);
         }
     }
 
@@ -196,31 +206,35 @@ impl Session {
         match control {
             Control::DeclareExchange(declare) => self.declare_exchange(declare),
             Control::DeleteExchange(delete) => {
-                Ok(answer.after(self.vhost.delete_exchange(&delete.exchange, delete.if_unused)?))
+                Ok(answer.after(self.common.vhost.delete_exchange(&delete.exchange, delete.if_unused)?))
             }
             Control::DeclareQueue(declare) => self.declare_queue(declare),
             Control::DeleteQueue(delete) => {
-                let (messages, position) =
-                    self.vhost.delete_queue(&delete.queue, delete.if_unused, delete.if_empty, self.id)?;
+                let (messages, position) = self.common.vhost.delete_queue(
+                    &delete.queue,
+                    delete.if_unused,
+                    delete.if_empty,
+                    self.common.id,
+                )?;
                 let mut answer = answer.after(position);
                 answer.done.messages = Some(messages);
                 Ok(answer)
             }
             Control::PurgeQueue(purge) => {
-                let queue = self.vhost.queue(purge.queue.as_str(), self.id)?;
-                let purged = queue.purge(&mut self.work);
-                self.vhost.finish(&mut self.work);
-                let mut answer = answer.after(self.context.store.end());
+                let queue = self.common.vhost.queue(purge.queue.as_str(), self.common.id)?;
+                let purged = queue.purge(&mut self.common.work);
+                self.common.vhost.finish(&mut self.common.work);
+                let mut answer = answer.after(self.common.context.store.end());
                 answer.done.messages = Some(purged.unwrap_or(0));
                 Ok(answer)
             }
             Control::Bind(Bind { source, destination, routing_key, arguments, .. }) => {
                 let binding = self.binding(source, destination, routing_key, arguments);
-                Ok(answer.after(self.vhost.bind(&binding, self.id)?))
+                Ok(answer.after(self.common.vhost.bind(&binding, self.common.id)?))
             }
             Control::Unbind(Unbind { source, destination, routing_key, arguments, .. }) => {
                 let binding = self.binding(source, destination, routing_key, arguments);
-                Ok(answer.after(self.vhost.unbind(&binding, self.id)?))
+                Ok(answer.after(self.common.vhost.unbind(&binding, self.common.id)?))
             }
             // Everything else that carries a request number was taken before.
             _ => Ok(answer),
@@ -234,34 +248,44 @@ impl Session {
         routing_key: RoutingKey,
         arguments: Table,
     ) -> BindingDefinition {
-        BindingDefinition { vhost: self.vhost.name.clone(), source, destination, routing_key, arguments }
+        BindingDefinition {
+            vhost: self.common.vhost.name.clone(),
+            source,
+            destination,
+            routing_key,
+            arguments,
+        }
     }
 
     fn declare_exchange(&mut self, declare: DeclareExchange) -> Result<Answer, TopologyError> {
         let DeclareExchange { request, exchange, kind, passive, durable, auto_delete, internal, arguments } =
             declare;
         if passive {
-            self.vhost.check_exchange(&exchange)?;
+            self.common.vhost.check_exchange(&exchange)?;
             return Ok(Answer::of(request));
         }
         let asked =
             topology::DeclareExchange::new(exchange, &kind, durable, auto_delete, internal, &arguments)?;
-        Ok(Answer::of(request).after(self.vhost.declare_exchange(asked)?))
+        Ok(Answer::of(request).after(self.common.vhost.declare_exchange(asked)?))
     }
 
     fn declare_queue(&mut self, declare: DeclareQueue) -> Result<Answer, TopologyError> {
         let DeclareQueue { request, queue: name, passive, durable, exclusive, auto_delete, arguments } =
             declare;
         let (queue, counts, position) = if passive {
-            let queue = self.vhost.queue(name.as_str(), self.id)?;
+            let queue = self.common.vhost.queue(name.as_str(), self.common.id)?;
             let counts = queue.counts();
             (queue, counts, None)
         } else {
             let settings = Settings::from_arguments(durable, exclusive, auto_delete, &arguments)?;
             let asked = topology::DeclareQueue { name, settings };
-            let (queue, counts, position) =
-                self.vhost.declare_queue(asked, &generated_name()?, self.id, &mut self.work)?;
-            self.vhost.finish(&mut self.work);
+            let (queue, counts, position) = self.common.vhost.declare_queue(
+                asked,
+                &generated_name()?,
+                self.common.id,
+                &mut self.common.work,
+            )?;
+            self.common.vhost.finish(&mut self.common.work);
             (queue, counts, Some(position))
         };
         let Counts { ready, consumers, .. } = counts;

@@ -4,43 +4,28 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use leveret_protocol::{
-    Closed, ConsumerCancelled, Control, ControlError, Credit, DataError, Failed, Frame, Outcome, Publish,
-    ReplyCode, Return, Route, RoutingKey, Settle, SettleParts, kind,
+    Close, Closed, ConsumerCancelled, Control, ControlError, Credit, DataError, Failed, Frame, Outcome,
+    Publish, ReplyCode, Return, Route, RoutingKey, Settle, SettleParts, kind,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::outbox::Outbox;
-use super::{Context, Violation};
-use crate::channel::{Channel, ChannelError, ConfirmRuns, Publication, Publisher, Ticket};
-use crate::queue::{ConnectionId, Verb, Work};
-use crate::topology::{TopologyError, Vhost};
-
-/// Whether the connection goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Flow {
-    Continue,
-    /// It goes on when the client has read its answers; whole frames may be left in the buffer.
-    Full,
-    Closed,
-}
+use super::super::Violation;
+use super::super::common::Common;
+use super::super::protocol::{Flow, Session, Unfit};
+use super::{Native, encoded};
+use crate::channel::{Channel, ChannelError, Publication, Ticket};
+use crate::queue::Verb;
+use crate::topology::TopologyError;
 
 /// One client, once it has been let in.
-pub(super) struct Session {
-    pub(super) id: ConnectionId,
-    pub(super) vhost: Arc<Vhost>,
-    pub(super) context: Arc<Context>,
-    pub(super) outbox: Arc<Outbox>,
+pub(in super::super) struct NativeSession {
+    pub(super) common: Common<Native>,
     pub(super) channels: FxHashMap<u16, OpenChannel>,
     pub(super) channels_max: u16,
     pub(super) frame_bytes_max: usize,
     /// Channels that the broker closed: what the client sent before it knew is ignored.
     pub(super) closed: FxHashSet<u16>,
-    publisher: Publisher,
-    confirms: ConfirmRuns,
-    pub(super) work: Work,
     ranges: Vec<(u64, u64)>,
-    /// Whether something was published since the journal's room was looked at.
-    published: bool,
 }
 
 /// A channel with what the native protocol adds.
@@ -56,134 +41,120 @@ pub(super) struct Alias {
     pub(super) routing_key: String,
 }
 
-impl Session {
-    pub(super) fn new(
-        id: ConnectionId,
-        vhost: Arc<Vhost>,
-        context: Arc<Context>,
-        outbox: Arc<Outbox>,
-        (channels_max, frame_bytes_max): (u16, usize),
-    ) -> Self {
-        Self {
-            id,
-            vhost,
-            context,
-            outbox,
-            channels: FxHashMap::default(),
-            channels_max,
-            frame_bytes_max,
-            closed: FxHashSet::default(),
-            publisher: Publisher::default(),
-            confirms: ConfirmRuns::default(),
-            work: Work::default(),
-            ranges: Vec::new(),
-            published: false,
-        }
-    }
-
-    /// Carries out all whole frames of the buffer.
-    pub(super) fn apply_all(&mut self, buffer: &mut BytesMut) -> Result<Flow, Violation> {
-        self.work.now_ms = self.context.clock.now_ms();
+impl Session for NativeSession {
+    fn apply_all(&mut self, buffer: &mut BytesMut) -> Result<Flow, Violation> {
+        self.common.tick();
         loop {
             let frame = match Frame::decode(buffer, self.frame_bytes_max) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
                 Err(error) => {
-                    self.flush()?;
+                    self.common.flush()?;
                     return Err(Violation::of_connection(ReplyCode::FrameError, error));
                 }
             };
             let applied = self.apply(&frame).or_else(|violation| self.close_channel_for(&frame, violation));
             match applied {
-                Ok(Flow::Continue) if frame.kind >= kind::PUBLISH || self.outbox.has_room() => {}
+                Ok(Flow::Continue) if frame.kind >= kind::PUBLISH || self.common.outbox.has_room() => {}
                 // A few bytes can ask for a large message each, so that one buffer of requests could fill the memory.
                 Ok(Flow::Continue | Flow::Full) => {
-                    self.flush()?;
+                    self.common.flush()?;
                     return Ok(Flow::Full);
                 }
                 Ok(Flow::Closed) => {
-                    self.flush()?;
+                    self.common.flush()?;
                     return Ok(Flow::Closed);
                 }
                 Err(violation) => {
-                    self.flush()?;
+                    self.common.flush()?;
                     return Err(violation);
                 }
             }
         }
-        self.flush()?;
+        self.common.flush()?;
         Ok(Flow::Continue)
     }
 
-    /// Waits until the client has read its answers, and a publisher until the disk has caught up.
-    pub(super) async fn wait_for_room(&mut self) {
-        self.outbox.wait_for_room().await;
-        if std::mem::take(&mut self.published) {
-            // If the journal has failed the broker is about to stop, and this connection with it.
-            self.context.store.wait_for_room().await;
-        }
+    async fn wait_for_room(&mut self) {
+        self.common.wait_for_room().await;
     }
 
-    /// Consumers that were passed over can get deliveries again; those whose next message is too large for this
-    /// connection get none any more.
-    pub(super) fn resume(&mut self) {
-        self.work.now_ms = self.context.clock.now_ms();
-        for (channel, consumer, tag) in self.outbox.take_unfit() {
+    fn resume(&mut self) {
+        self.common.tick();
+        for Unfit { channel, consumer, tag } in self.common.outbox.take_unfit() {
             let Some(open) = self.channels.get_mut(&channel) else { continue };
-            if !open.channel.give_back(consumer, tag, &mut self.work) {
+            if !open.channel.give_back(consumer, tag, &mut self.common.work) {
                 continue;
             }
             let text = format!("a message takes a frame of more than {} bytes", self.frame_bytes_max);
             let code = ReplyCode::ContentTooLarge;
-            self.outbox.send(channel, ConsumerCancelled { consumer, code, text }, None);
+            self.common.outbox.send(channel, ConsumerCancelled { consumer, code, text }, None);
         }
         for open in self.channels.values() {
-            open.channel.resume(&mut self.work);
+            open.channel.resume(&mut self.common.work);
         }
     }
 
-    /// Ends all channels: what they have not settled goes back to the queues. Exclusive queues go. Once is enough.
-    pub(super) fn close(&mut self) {
-        self.work.now_ms = self.context.clock.now_ms();
+    fn say_close(&mut self, violation: Violation, keep: bool) {
+        if !keep {
+            self.close();
+        }
+        let close = Close { code: violation.code, text: violation.text };
+        self.common.send_behind_all(encoded(0, close).freeze());
+    }
+
+    fn hear_out(&mut self, buffer: &mut BytesMut, keep: bool) -> bool {
+        loop {
+            match Frame::decode(buffer, self.frame_bytes_max) {
+                Ok(Some(frame)) if self.answers_close(&frame) => return true,
+                Ok(Some(frame)) if keep => self.settle_late(&frame),
+                Ok(Some(_)) => {}
+                Ok(None) => return false,
+                // What cannot be read as frames is thrown away as bytes.
+                Err(_) => buffer.clear(),
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        self.common.tick();
         for (_, open) in self.channels.drain() {
-            open.channel.close(&mut self.work);
+            open.channel.close(&mut self.common.work);
         }
-        self.vhost.delete_exclusive(self.id);
+        self.common.vhost.delete_exclusive(self.common.id);
     }
+}
 
-    /// Ends all channels, and sends the last frame of the connection but one at most: what was due before, such as
-    /// confirms that wait for the disk, comes before it, and no delivery comes after it.
-    pub(super) fn say_last(&mut self, control: impl Into<Control>) {
-        self.close();
-        self.say_goodbye(control);
-    }
-
-    /// Sends a frame behind everything that was due. What the client holds stays with it until the session is closed.
-    pub(super) fn say_goodbye(&mut self, control: impl Into<Control>) {
-        let failed = self.context.store.progress().borrow().failure.is_some();
-        // A journal that has failed reaches no position any more.
-        let position = (!failed).then(|| self.context.store.end());
-        self.outbox.send(0, control, position);
+impl NativeSession {
+    pub(super) fn new(common: Common<Native>, channels_max: u16, frame_bytes_max: usize) -> Self {
+        Self {
+            common,
+            channels: FxHashMap::default(),
+            channels_max,
+            frame_bytes_max,
+            closed: FxHashSet::default(),
+            ranges: Vec::new(),
+        }
     }
 
     /// Takes a settle that the client sent before it saw that the broker stops. It is not answered any more, and a wrong
     /// one changes nothing.
-    pub(super) fn settle_late(&mut self, frame: &Frame) {
+    fn settle_late(&mut self, frame: &Frame) {
         if frame.kind == kind::SETTLE
             && let Ok(settle) = Settle::decode(frame.flags, &frame.payload)
         {
-            self.work.now_ms = self.context.clock.now_ms();
+            self.common.tick();
             let _ = self.apply_settle(frame.channel, &settle);
         }
     }
 
     /// Whether a frame that comes after the broker's close answers it. A close that crosses it is answered.
-    pub(super) fn answers_close(&self, frame: &Frame) -> bool {
+    fn answers_close(&self, frame: &Frame) -> bool {
         match Control::decode(frame.kind, &frame.payload) {
             Ok(Control::Closed(_)) => true,
             Ok(Control::Close(_)) => {
                 // Behind the close, which may still wait for what was due.
-                self.outbox.send(0, Closed {}, Some(self.context.store.end()));
+                self.common.outbox.send(0, Closed {}, Some(self.common.context.store.end()));
                 false
             }
             _ => false,
@@ -206,7 +177,7 @@ impl Session {
             }
             _ => {
                 // A request sees what was published before it.
-                self.flush()?;
+                self.common.flush()?;
                 return self.control(frame);
             }
         }
@@ -224,7 +195,7 @@ impl Session {
                     text: reason,
                     closes: leveret_protocol::Closes::Nothing,
                 };
-                self.outbox.send(frame.channel, failed, None);
+                self.common.outbox.send(frame.channel, failed, None);
                 Ok(Flow::Continue)
             }
             Err(error @ ControlError::UnknownKind { .. }) => {
@@ -248,9 +219,9 @@ impl Session {
                 None => ("", "", false),
             },
         };
-        self.published = true;
+        self.common.published = true;
         let (size, max) =
-            (publish.body.len() + publish.properties.len(), self.context.limits.message_bytes_max);
+            (publish.body.len() + publish.properties.len(), self.common.context.limits.message_bytes_max);
         let added = if !registered {
             Err((ReplyCode::NotFound, "the route was not registered on this channel".to_owned()))
         } else if size > max {
@@ -261,7 +232,7 @@ impl Session {
         } else {
             let publication = publication(&publish, exchange, routing_key);
             let added = publication.and_then(|publication| {
-                self.publisher.add(&self.vhost, publication, ticket, self.work.now_ms)
+                self.common.publisher.add(&self.common.vhost, publication, ticket, self.common.work.now_ms)
             });
             added.map_err(|error| (error.code(), error.to_string()))
         };
@@ -278,36 +249,23 @@ impl Session {
                     };
                     let mut bytes = BytesMut::new();
                     back.encode(frame.channel, &mut bytes);
-                    self.outbox.send_frame(bytes.freeze(), None);
+                    self.common.outbox.send_frame(bytes.freeze(), None);
                 }
             }
             // The refusal is the answer. Without confirms there is none but the channel's end.
             Err((code, _)) if ticket.number.is_some() => {
-                self.confirms.add(frame.channel, number, Outcome::Refused(code));
+                self.common.confirms.add(frame.channel, number, Outcome::Refused(code));
             }
             Err((code, text)) => return Err(Violation::of_channel(code, text)),
         }
-        if self.publisher.is_full() { self.flush() } else { Ok(()) }
-    }
-
-    /// Puts collected publishes into their queues, and sends or queues their confirms.
-    fn flush(&mut self) -> Result<(), Violation> {
-        let mut position = None;
-        if !self.publisher.is_empty() {
-            let flushed = self.publisher.flush(&self.vhost, &mut self.work, &mut self.confirms);
-            position = flushed.map_err(|error| Violation::of_connection(ReplyCode::InternalError, error))?;
-        }
-        if !self.confirms.is_empty() {
-            self.outbox.confirm(&mut self.confirms, position);
-        }
-        Ok(())
+        if self.common.publisher.is_full() { self.common.flush() } else { Ok(()) }
     }
 
     fn settle(&mut self, frame: &Frame) -> Result<(), Violation> {
         let settle = Settle::decode(frame.flags, &frame.payload).map_err(malformed)?;
         // A client that publishes its result and then acknowledges what it made it from must not lose both to a crash
         // in between: the journal gets them in this order.
-        self.flush()?;
+        self.common.flush()?;
         self.apply_settle(frame.channel, &settle)?;
         if settle.confirm && self.channels.contains_key(&frame.channel) {
             let mut bytes = BytesMut::new();
@@ -319,7 +277,7 @@ impl Session {
                 ranges: &self.ranges,
             };
             settled.encode(kind::SETTLED, frame.channel, &mut bytes);
-            self.outbox.send_frame(bytes.freeze(), Some(self.context.store.end()));
+            self.common.outbox.send_frame(bytes.freeze(), Some(self.common.context.store.end()));
         }
         Ok(())
     }
@@ -340,7 +298,7 @@ impl Session {
         let up_to = self.ranges.iter().any(|(first, _)| *first == 0);
         let calls = if up_to { self.ranges.chunks(1) } else { self.ranges.chunks(self.ranges.len().max(1)) };
         for ranges in calls {
-            open.channel.settle(settle.consumer, ranges, &verb, &mut self.work).map_err(of_channel)?;
+            open.channel.settle(settle.consumer, ranges, &verb, &mut self.common.work).map_err(of_channel)?;
         }
         Ok(())
     }
@@ -350,7 +308,7 @@ impl Session {
         let Some(open) = self.channels.get_mut(&frame.channel) else {
             return self.check_closed(frame.channel);
         };
-        open.channel.add_credit(credit.consumer, credit.messages, &mut self.work).map_err(of_channel)
+        open.channel.add_credit(credit.consumer, credit.messages, &mut self.common.work).map_err(of_channel)
     }
 
     /// Late frames for a channel that the broker has closed are ignored; others are a mistake.
@@ -371,23 +329,23 @@ impl Session {
             return Err(violation);
         }
         // What it has published before the mistake counts.
-        self.flush()?;
+        self.common.flush()?;
         if let Some(open) = self.channels.remove(&frame.channel) {
-            open.channel.close(&mut self.work);
+            open.channel.close(&mut self.common.work);
             self.closed.insert(frame.channel);
             let closed = leveret_protocol::ChannelClosed {
                 code: violation.code,
                 text: violation.text,
                 operation: data_frame_name(frame.kind).to_owned(),
             };
-            self.outbox.send(frame.channel, closed, None);
+            self.common.outbox.send(frame.channel, closed, None);
         }
         Ok(Flow::Continue)
     }
 }
 
 /// Whatever ends a connection's task, a defect included, gives back what its client held.
-impl Drop for Session {
+impl Drop for NativeSession {
     fn drop(&mut self) {
         self.close();
     }
@@ -434,13 +392,4 @@ fn of_channel(error: ChannelError) -> Violation {
 
 fn keys(keys: leveret_protocol::Keys<'_>) -> Result<Vec<RoutingKey>, TopologyError> {
     Ok(keys.iter().map(RoutingKey::new).collect::<Result<Vec<_>, _>>()?)
-}
-
-/// The bytes of one control frame.
-pub(super) fn encoded(channel: u16, control: impl Into<Control>) -> BytesMut {
-    let mut bytes = BytesMut::new();
-    if let Err(error) = control.into().encode(channel, &mut bytes) {
-        tracing::error!(%error, "an answer could not be encoded");
-    }
-    bytes
 }

@@ -8,44 +8,17 @@ use bytes::BytesMut;
 use leveret_protocol::sasl::Mechanism;
 use leveret_protocol::{
     Authenticated, Challenge, Close, Control, ControlError, FRAME_BYTES_BEFORE_OPEN, FRAME_BYTES_MIN, Frame,
-    Hello, OPENING_BYTES, Open, Opened, OpeningError, ReplyCode, check_opening, is_http, kind, opening,
+    Hello, OPENING_BYTES, Open, Opened, ReplyCode, check_opening, is_http, kind, opening,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{Context, Violation};
-use crate::auth::{self, Authenticator, Outcome, Refusal};
+use super::super::login::{self, Refused, Verdict};
+use super::super::protocol::Entered;
+use super::super::{Context, Violation};
+use super::{Native, encoded};
+use crate::auth::Refusal;
 use crate::queue::ConnectionId;
-use crate::topology::Vhost;
-
-/// A client that has been let in, and what was agreed with it.
-pub(super) struct Entered {
-    pub(super) user: Arc<str>,
-    pub(super) vhost: Arc<Vhost>,
-    pub(super) frame_bytes_max: usize,
-    pub(super) channels_max: u16,
-    pub(super) heartbeat: Option<Duration>,
-    /// What the client has sent already behind its last frame of the handshake.
-    pub(super) rest: BytesMut,
-}
-
-/// Why a client was not let in.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Refused {
-    #[error("it went away: {0}")]
-    Io(#[from] std::io::Error),
-    #[error(transparent)]
-    Opening(#[from] OpeningError),
-    #[error(transparent)]
-    Authentication(#[from] Refusal),
-    #[error(transparent)]
-    Violation(#[from] Violation),
-}
-
-/// How much a client that was refused may still send before the socket is closed on it, in bytes. Closing on unread
-/// bytes would reset the connection, and the refusal might never be read.
-const LINGER_BYTES_MAX: usize = 64 * 1024;
-const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Lets a client in, or tells it why not.
 pub(super) async fn run(
@@ -53,19 +26,19 @@ pub(super) async fn run(
     peer: SocketAddr,
     id: ConnectionId,
     context: &Context,
-) -> Result<Entered, Refused> {
+) -> Result<Entered<Native>, Refused> {
     let mut handshake = Handshake { socket, buffer: BytesMut::new(), context, peer };
     match handshake.run(id).await {
         Err(Refused::Violation(violation)) => {
             let Violation { code, text, .. } = violation.clone();
             handshake.send(Close { code, text }).await?;
-            handshake.linger().await;
+            login::linger(handshake.socket).await;
             Err(violation.into())
         }
         Err(Refused::Authentication(refusal)) => {
             let text = Refusal::PEER_TEXT.to_owned();
             handshake.send(Close { code: ReplyCode::AccessRefused, text }).await?;
-            handshake.linger().await;
+            login::linger(handshake.socket).await;
             Err(refusal.into())
         }
         other => other,
@@ -80,7 +53,7 @@ struct Handshake<'a> {
 }
 
 impl Handshake<'_> {
-    async fn run(&mut self, id: ConnectionId) -> Result<Entered, Refused> {
+    async fn run(&mut self, id: ConnectionId) -> Result<Entered<Native>, Refused> {
         self.opening().await?;
         let limits = &self.context.limits;
         self.send(Hello {
@@ -108,7 +81,7 @@ impl Handshake<'_> {
                 line
             };
             self.socket.write_all(refusal.as_bytes()).await?;
-            self.linger().await;
+            login::linger(self.socket).await;
             return Err(error.into());
         }
         self.socket.write_all(&opening()).await?;
@@ -124,50 +97,26 @@ impl Handshake<'_> {
             let text = format!("mechanism {mechanism:?} is not offered; use SCRAM-SHA-256 or PLAIN");
             Violation::of_connection(ReplyCode::SyntaxError, text)
         })?;
-        let mut outcome = self.begin(mechanism, initial).await?;
+        let mut verdict = login::begin(self.context, self.peer, mechanism, initial).await?;
         loop {
-            outcome = match outcome {
-                Outcome::Challenge { message, next } => {
+            match verdict {
+                Verdict::Challenge { message, next } => {
                     self.send(Challenge { data: message }).await?;
-                    match self.receive().await? {
+                    let outcome = match self.receive().await? {
                         Control::Response(response) => next.step(&response.data),
                         other => return Err(unexpected("Response", &other).into()),
-                    }
+                    };
+                    verdict = login::judge(self.context, self.peer, outcome).await?;
                 }
-                Outcome::Done { user, server_final } => {
-                    let now_ms = self.context.clock.now_ms();
-                    let wait_ms = self.context.throttle.lock().succeeded(self.peer.ip(), &user, now_ms);
-                    let wait_ms = wait_ms.ok_or_else(|| Refusal::Credentials { user: Arc::clone(&user) })?;
-                    tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+                Verdict::Accepted { user, server_final } => {
                     self.send(Authenticated { data: server_final }).await?;
                     return Ok(user);
                 }
-                Outcome::Refused(refusal) => {
-                    if let Some(user) = refusal.user() {
-                        let now_ms = self.context.clock.now_ms();
-                        let wait_ms = self.context.throttle.lock().failed(self.peer.ip(), user, now_ms);
-                        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
-                    }
-                    return Err(refusal.into());
-                }
-            };
+            }
         }
     }
 
-    async fn begin(&self, mechanism: Mechanism, initial: Vec<u8>) -> Result<Outcome, Refused> {
-        let nonce = auth::nonce()?;
-        let (users, peer) = (Arc::clone(&self.context.users), self.peer);
-        let begin = move || Authenticator::begin(&users, mechanism, peer, &initial, &nonce);
-        if mechanism != Mechanism::Plain {
-            return Ok(begin());
-        }
-        // PLAIN hashes the password, which takes a processor for a while: not on the runtime's threads, and not for
-        // everybody at once.
-        let _permit = self.context.hashing.acquire().await;
-        tokio::task::spawn_blocking(begin).await.map_err(|error| std::io::Error::other(error).into())
-    }
-
-    async fn open(&mut self, id: ConnectionId, user: Arc<str>) -> Result<Entered, Refused> {
+    async fn open(&mut self, id: ConnectionId, user: Arc<str>) -> Result<Entered<Native>, Refused> {
         let open: Open = match self.receive().await? {
             Control::Open(open) => open,
             other => return Err(unexpected("Open", &other).into()),
@@ -198,11 +147,11 @@ impl Handshake<'_> {
         .await?;
         let heartbeat = (heartbeat_ms > 0).then(|| Duration::from_millis(heartbeat_ms.into()));
         let rest = std::mem::take(&mut self.buffer);
-        Ok(Entered { user, vhost, frame_bytes_max, channels_max, heartbeat, rest })
+        Ok(Entered { user, vhost, frame_bytes_max, channels_max, heartbeat, rest, terms: () })
     }
 
     async fn send(&mut self, control: impl Into<Control>) -> Result<(), Refused> {
-        let bytes = super::session::encoded(0, control);
+        let bytes = encoded(0, control);
         self.socket.write_all(&bytes).await?;
         Ok(())
     }
@@ -219,22 +168,6 @@ impl Handshake<'_> {
                 return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
             }
         }
-    }
-
-    /// Reads what the client still sends, for a moment and up to a limit.
-    async fn linger(&mut self) {
-        let read_all = async {
-            let mut sink = [0; 4096];
-            let mut read = 0;
-            let _ = self.socket.shutdown().await;
-            while let Ok(bytes @ 1..) = self.socket.read(&mut sink).await {
-                read += bytes;
-                if read > LINGER_BYTES_MAX {
-                    return;
-                }
-            }
-        };
-        let _ = tokio::time::timeout(LINGER_TIMEOUT, read_all).await;
     }
 }
 

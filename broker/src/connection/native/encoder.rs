@@ -1,0 +1,81 @@
+//! Outbox -> native frames.
+
+use std::convert::Infallible;
+
+use bytes::BytesMut;
+use leveret_protocol::{Confirm, Deliver, DeliverParts, FrameWriter, Keys, RoutingKey, kind};
+
+use super::super::protocol::{Encoder, Unfit};
+use super::{Consumer, Native};
+use crate::channel::ConfirmRuns;
+use crate::queue::Delivery;
+
+/// Outbox -> native frames.
+pub(in super::super) struct NativeEncoder {
+    /// The largest payload that the client takes, in bytes.
+    pub(super) frame_bytes_max: usize,
+}
+
+impl Encoder<Native> for NativeEncoder {
+    fn deliver(
+        &mut self,
+        consumer: &Consumer,
+        delivery: &Delivery,
+        buffer: &mut BytesMut,
+    ) -> Result<(), Unfit> {
+        let Consumer { channel, number } = *consumer;
+        let start = buffer.len();
+        if encode_delivery(channel, number, delivery, buffer) > self.frame_bytes_max {
+            buffer.truncate(start);
+            return Err(Unfit { channel, consumer: number, tag: delivery.tag });
+        }
+        Ok(())
+    }
+
+    fn late(&mut self, late: Infallible, _: &mut BytesMut) {
+        match late {}
+    }
+
+    fn confirms(&mut self, runs: &mut ConfirmRuns, buffer: &mut BytesMut) {
+        let mut runs = runs.drain().peekable();
+        while let Some((channel, first)) = runs.next() {
+            let mut of_channel = vec![first];
+            of_channel.extend(
+                std::iter::from_fn(|| runs.next_if(|(other, _)| *other == channel)).map(|(_, run)| run),
+            );
+            Confirm::encode(&of_channel, channel, buffer);
+        }
+    }
+
+    fn heartbeat(&mut self, buffer: &mut BytesMut) {
+        FrameWriter::begin(buffer, kind::HEARTBEAT, 0, 0).end();
+    }
+}
+
+/// Appends a deliver frame; gives its payload's length.
+pub(super) fn encode_delivery(
+    channel: u16,
+    consumer: u32,
+    delivery: &Delivery,
+    buffer: &mut BytesMut,
+) -> usize {
+    let message = &*delivery.message;
+    let deaths = message.deaths.as_ref().and_then(|deaths| deaths.encode().ok()).unwrap_or_default();
+    let deliver = Deliver {
+        consumer,
+        tag: delivery.tag,
+        redelivered: delivery.redelivered.then_some(delivery.delivery_count),
+        persistent: message.persistent,
+        priority: (message.priority > 0).then_some(message.priority),
+        ttl_ms: message.ttl_ms,
+        published_at_ms: message.published_at_ms,
+        exchange: message.exchange.as_str(),
+        routing_key: message.routing_key.as_str(),
+        cc: Keys::default(),
+        deaths: &deaths,
+        properties: &message.properties,
+        body: &message.body,
+    };
+    let cc = message.cc.iter().map(RoutingKey::as_str);
+    DeliverParts { deliver, cc }.encode(channel, buffer)
+}
