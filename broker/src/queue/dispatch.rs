@@ -226,7 +226,7 @@ type Next = (Entry, Arc<Message>);
 fn hand_over(
     (mut entry, message): Next,
     holder: HolderId,
-    unacked: &mut Unacked,
+    unacked: &mut Unacked<Entry>,
     no_ack: bool,
     short_of_memory: bool,
     fx: &mut Effects,

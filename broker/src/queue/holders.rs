@@ -1,6 +1,7 @@
 //! Those who hold deliveries of a queue.
 
 use super::consumers::Consumer;
+use super::entry::Entry;
 use super::unacked::Unacked;
 
 /// Who holds deliveries of one queue: a consumer, or a channel that gets messages one by one.
@@ -23,7 +24,7 @@ impl HolderId {
 #[derive(Debug)]
 pub(super) struct Holder {
     pub(super) role: Role,
-    pub(super) unacked: Unacked,
+    pub(super) unacked: Unacked<Entry>,
 }
 
 #[derive(Debug)]
@@ -83,7 +84,7 @@ impl Holders {
     }
 
     /// The consumer in a slot, with what it holds.
-    pub(super) fn consumer_mut(&mut self, slot: u32) -> Option<(HolderId, &mut Consumer, &mut Unacked)> {
+    pub(super) fn consumer_mut(&mut self, slot: u32) -> Option<(HolderId, &mut Consumer, &mut Unacked<Entry>)> {
         let place = self.slots.get_mut(slot as usize)?;
         let id = HolderId { slot, generation: place.generation };
         match place.holder.as_mut()? {

@@ -46,3 +46,4 @@ pub use outlet::{Gate, Outlet};
 pub use ready::Wanted;
 pub use settings::{ArgumentError, DELIVERY_LIMIT_DEFAULT, DeadLetter, Inequivalent, Overflow, Settings};
 pub use state::{Got, State, UnknownTag, Verb};
+pub(crate) use unacked::Unacked;

@@ -1,39 +1,37 @@
-//! What one holder has been handed and has not settled.
+//! What somebody has been handed and has not settled, by dense tags.
 
 use std::collections::{BTreeMap, VecDeque};
-
-use super::entry::Entry;
 
 /// Below this many slots it is not worth while to look for gaps.
 const SLOTS_KEPT: usize = 64;
 
-/// A holder's deliveries by tag. Tags are dense, so a settle is an index and not a search.
+/// A holder's deliveries by tag, or whatever else is numbered from 1 and settled in almost that order. Tags are dense, so a settle is an index and not a search.
 ///
 /// A settled delivery leaves an empty slot until it is the oldest. A holder that keeps one old delivery while it
 /// works through millions would keep millions of empty slots; once they are most of all, the few that are left move
 /// to `stragglers` and the slots start afresh. So the memory is in proportion to what is unsettled.
 #[derive(Debug)]
-pub(super) struct Unacked {
+pub(crate) struct Unacked<E> {
     /// The tag of the first slot.
     first: u64,
-    slots: VecDeque<Option<Entry>>,
+    slots: VecDeque<Option<E>>,
     /// Deliveries with tags below `first`.
-    stragglers: BTreeMap<u64, Entry>,
+    stragglers: BTreeMap<u64, E>,
     /// How many slots are not empty.
     held: usize,
 }
 
-impl Unacked {
-    pub(super) fn new() -> Self {
+impl<E> Unacked<E> {
+    pub(crate) fn new() -> Self {
         Self { first: 1, slots: VecDeque::new(), stragglers: BTreeMap::new(), held: 0 }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.held + self.stragglers.len()
     }
 
     /// Keeps a delivery until it is settled, and gives it its tag.
-    pub(super) fn hold(&mut self, entry: Entry) -> u64 {
+    pub(crate) fn hold(&mut self, entry: E) -> u64 {
         let tag = self.next_tag();
         self.slots.push_back(Some(entry));
         self.held += 1;
@@ -41,7 +39,7 @@ impl Unacked {
     }
 
     /// The tag of a delivery that needs no settling.
-    pub(super) fn skip(&mut self) -> u64 {
+    pub(crate) fn skip(&mut self) -> u64 {
         let tag = self.next_tag();
         if self.slots.is_empty() {
             self.first += 1;
@@ -54,11 +52,11 @@ impl Unacked {
 
     /// Moves the deliveries `first..=last` to `taken`. If one of them is not held, `Err` names it and those before it
     /// have been moved. The work is bounded by what is held, whatever the range. [`Self::tidy`] has to follow.
-    pub(super) fn take_range(
+    pub(crate) fn take_range(
         &mut self,
         first: u64,
         last: u64,
-        taken: &mut Vec<(u64, Entry)>,
+        taken: &mut Vec<(u64, E)>,
     ) -> Result<(), u64> {
         if last < first {
             return Err(first);
@@ -70,7 +68,7 @@ impl Unacked {
     }
 
     /// Undoes what [`Self::take_range`] took.
-    pub(super) fn put_back(&mut self, taken: &mut Vec<(u64, Entry)>) {
+    pub(crate) fn put_back(&mut self, taken: &mut Vec<(u64, E)>) {
         for (tag, entry) in taken.drain(..) {
             match tag.checked_sub(self.first).and_then(|at| self.slots.get_mut(at as usize)) {
                 Some(slot) => {
@@ -85,7 +83,7 @@ impl Unacked {
     }
 
     /// Moves every delivery with a tag up to `last` to `taken`, in the order of the tags.
-    pub(super) fn take_up_to(&mut self, last: u64, taken: &mut Vec<(u64, Entry)>) {
+    pub(crate) fn take_up_to(&mut self, last: u64, taken: &mut Vec<(u64, E)>) {
         while let Some(oldest) = self.stragglers.first_entry()
             && *oldest.key() <= last
         {
@@ -104,7 +102,7 @@ impl Unacked {
     }
 
     /// Gives up the slots that nobody needs. To be called after any number of takes.
-    pub(super) fn tidy(&mut self) {
+    pub(crate) fn tidy(&mut self) {
         while let Some(None) = self.slots.front() {
             self.slots.pop_front();
             self.first += 1;
@@ -127,11 +125,11 @@ impl Unacked {
         self.slots.capacity()
     }
 
-    pub(super) fn next_tag(&self) -> u64 {
+    pub(crate) fn next_tag(&self) -> u64 {
         self.first + self.slots.len() as u64
     }
 
-    fn take(&mut self, tag: u64) -> Option<Entry> {
+    fn take(&mut self, tag: u64) -> Option<E> {
         match tag.checked_sub(self.first) {
             Some(at) => {
                 let entry = self.slots.get_mut(usize::try_from(at).ok()?)?.take()?;
