@@ -5,6 +5,7 @@ use std::sync::Arc;
 use leveret_protocol::QueueName;
 use rustc_hash::FxHashSet;
 
+use super::prefetch::SharedPrefetch;
 use super::{Channel, ChannelError, Held, Role};
 use crate::queue::{ConsumerSpec, Got, QueueGone, Recipient, Verb, Work};
 use crate::topology::TopologyError;
@@ -31,10 +32,11 @@ impl Channel {
         admitted: impl FnOnce(),
     ) -> Result<(), ChannelError> {
         let Consume { number, queue: name, spec, recipient } = consume;
-        self.check_number(number)?;
+        self.check_number(number, work)?;
         let no_ack = spec.no_ack;
         let queue = self.vhost.queue(name.as_str(), self.connection)?;
-        let holder = match queue.subscribe(spec, recipient, work, admitted) {
+        let share = self.shared_prefetch.as_ref().filter(|_| !no_ack).map(SharedPrefetch::share);
+        let holder = match queue.subscribe(spec, share.clone(), recipient, work, admitted) {
             Ok(Ok(holder)) => holder,
             Ok(Err(source)) => {
                 let (queue, vhost) = (name.to_string(), self.vhost.name.clone());
@@ -42,7 +44,7 @@ impl Channel {
             }
             Err(QueueGone) => return Err(self.no_queue(name)),
         };
-        self.held.insert(number, Held { queue, holder, role: Role::Consumer { no_ack } });
+        self.held.insert(number, Held { queue, holder, role: Role::Consumer { no_ack }, share });
         self.vhost.finish(work);
         Ok(())
     }
@@ -55,10 +57,16 @@ impl Channel {
             return Ok(());
         };
         held.role = Role::Cancelled;
-        if held.queue.cancel(held.holder, work).unwrap_or(0) == 0 {
-            self.held.remove(&number);
+        match held.queue.cancel(held.holder, work) {
+            Ok(0) => drop(self.held.remove(&number)),
+            Ok(_) => {}
+            Err(QueueGone) => {
+                held.abandon();
+                self.held.remove(&number);
+            }
         }
         self.vhost.finish(work);
+        self.pass_credit_on(work);
         Ok(())
     }
 
@@ -83,11 +91,13 @@ impl Channel {
         // Cancelled first, or it would get at once what it gives back. To a queue that is gone nothing can go back, and
         // without acknowledgements the delivery has counted as done since it was made.
         let _ = held.queue.cancel(held.holder, work);
-        let left = held.queue.settle(held.holder, &[(tag, tag)], &Verb::Release, work);
-        if left.is_ok_and(|left| left.unwrap_or(0) == 0) {
-            self.held.remove(&number);
+        match held.queue.settle(held.holder, &[(tag, tag)], &Verb::Release, work) {
+            Ok(left) if left.unwrap_or(0) == 0 => drop(self.held.remove(&number)),
+            Ok(_) => {}
+            Err(QueueGone) => held.abandon(),
         }
         self.vhost.finish(work);
+        self.pass_credit_on(work);
         first
     }
 
@@ -104,9 +114,12 @@ impl Channel {
         let holder = match self.held.get(&number) {
             Some(held) if held.role == Role::Passive && Arc::ptr_eq(&held.queue, &queue) => held.holder,
             _ => {
-                self.check_number(number)?;
+                self.check_number(number, work)?;
                 let holder = queue.open_passive(work).map_err(|QueueGone| self.no_queue(name))?;
-                self.held.insert(number, Held { queue: Arc::clone(&queue), holder, role: Role::Passive });
+                self.held.insert(
+                    number,
+                    Held { queue: Arc::clone(&queue), holder, role: Role::Passive, share: None },
+                );
                 holder
             }
         };
@@ -127,17 +140,27 @@ impl Channel {
         }
     }
 
-    fn check_number(&mut self, number: u32) -> Result<(), ChannelError> {
+    fn check_number(&mut self, number: u32, work: &mut Work) -> Result<(), ChannelError> {
         match self.held.get(&number) {
             // A queue that was deleted took its consumers along, and the client was told.
-            Some(held) if held.queue.is_gone() => drop(self.held.remove(&number)),
+            Some(held) if held.queue.is_gone() => {
+                held.abandon();
+                self.held.remove(&number);
+            }
             Some(_) => return Err(ChannelError::ConsumerInUse { consumer: number }),
             None => {}
         }
         if self.held.len() >= self.consumers_max {
             // Whose queue was deleted is no consumer any more, though its client may never name it again.
-            self.held.retain(|_, held| !held.queue.is_gone());
+            self.held.retain(|_, held| {
+                let gone = held.queue.is_gone();
+                if gone {
+                    held.abandon();
+                }
+                !gone
+            });
         }
+        self.pass_credit_on(work);
         if self.held.len() >= self.consumers_max {
             return Err(ChannelError::TooManyConsumers { max: self.consumers_max });
         }

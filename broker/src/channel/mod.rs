@@ -6,19 +6,23 @@
 mod confirm;
 mod consume;
 mod error;
+mod prefetch;
 mod publish;
 mod settle;
 
-use std::sync::Arc;
+#[cfg(test)]
+mod tests;
 
-use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub use confirm::ConfirmRuns;
 pub use consume::Consume;
 pub use error::ChannelError;
 pub use publish::{Publication, Publisher, Ticket};
 
-use crate::queue::{ConnectionId, HolderId, Queue, Work};
+use self::prefetch::SharedPrefetch;
+use crate::queue::{ConnectionId, HolderId, Queue, Share, Work};
 use crate::topology::Vhost;
 
 /// One channel of a connection.
@@ -30,8 +34,10 @@ pub struct Channel {
     pub confirms: bool,
     /// Publishes are numbered from 1.
     next_publish: u64,
-    held: FxHashMap<u32, Held>,
+    /// By the number that the client chose. In order, so that shared credit can go round.
+    held: BTreeMap<u32, Held>,
     consumers_max: usize,
+    shared_prefetch: Option<SharedPrefetch>,
 }
 
 /// A consumer, or the holder of what was got from one queue.
@@ -40,6 +46,8 @@ struct Held {
     queue: Arc<Queue>,
     holder: HolderId,
     role: Role,
+    /// Its part in the channel's prefetch, if the channel has one.
+    share: Option<Arc<Share>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +69,15 @@ impl Role {
 impl Channel {
     /// A channel without consumers, that may get up to `consumers_max` of them (queues that are got from included).
     pub fn new(vhost: Arc<Vhost>, connection: ConnectionId, confirms: bool, consumers_max: usize) -> Self {
-        Self { vhost, connection, confirms, next_publish: 1, held: FxHashMap::default(), consumers_max }
+        Self {
+            vhost,
+            connection,
+            confirms,
+            next_publish: 1,
+            held: BTreeMap::new(),
+            consumers_max,
+            shared_prefetch: None,
+        }
     }
 
     /// Counts a publish; gives its number.

@@ -1,7 +1,7 @@
 //! Ack, requeue, release, reject.
 
 use super::{Channel, ChannelError, Role};
-use crate::queue::{Verb, Work};
+use crate::queue::{QueueGone, Verb, Work};
 
 impl Channel {
     /// Settles deliveries of one consumer by ranges of tags; a single range that begins with 0 means all up to its
@@ -14,12 +14,14 @@ impl Channel {
         work: &mut Work,
     ) -> Result<(), ChannelError> {
         let held = self.held.get(&number).ok_or(ChannelError::NoConsumer { consumer: number })?;
-        // A queue that was deleted has taken its deliveries along; the client could not know.
-        let left = held.queue.settle(held.holder, ranges, verb, work).unwrap_or(Ok(1))?;
-        if left == 0 && held.role == Role::Cancelled {
-            self.held.remove(&number);
+        match held.queue.settle(held.holder, ranges, verb, work) {
+            Ok(Ok(0)) if held.role == Role::Cancelled => drop(self.held.remove(&number)),
+            Ok(settled) => drop(settled?),
+            // A queue that was deleted has taken its deliveries along; the client could not know.
+            Err(QueueGone) => held.abandon(),
         }
         self.vhost.finish(work);
+        self.pass_credit_on(work);
         Ok(())
     }
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use leveret_protocol::DeathReason;
 
-use super::consumers::Place;
+use super::consumers::{Place, Share};
 use super::effects::{self, Dead, Delivery, Effects};
 use super::entry::Entry;
 use super::expiry;
-use super::holders::{HolderId, Role};
+use super::holders::{HolderId, Role, Serving};
 use super::limits::Refused;
 use super::settings::Overflow;
 use super::state::{Got, State};
@@ -52,8 +52,11 @@ impl State {
         }
         let next = self.pop_live(now_ms, fx)?;
         let short = self.short_of_memory;
-        let unacked = &mut self.holders.get_mut(holder)?.unacked;
-        let (delivery, kept_bytes) = hand_over(next, holder, unacked, no_ack, short, fx);
+        let held = self.holders.get_mut(holder)?;
+        if let Some(share) = held.share.as_ref().filter(|_| !no_ack) {
+            share.count(1);
+        }
+        let (delivery, kept_bytes) = hand_over(next, holder, &mut held.unacked, no_ack, short, fx);
         self.count_unacked(no_ack, kept_bytes);
         Some(Got { delivery, ready_left: self.ready.len() })
     }
@@ -120,8 +123,7 @@ impl State {
     /// Gives consumers their turns as long as there are live messages and consumers that can take them.
     fn assign(&mut self, now_ms: u64, fx: &mut Effects) {
         // The head is looked at before a consumer is chosen, so that nobody loses its turn to an expired message.
-        while self.has_live(now_ms, fx)
-            && self.ready.next_is_loaded()
+        while self.has_next(now_ms, fx)
             && let Some((slot, peers)) = self.next_taker()
         {
             let share = (self.ready.len() / (peers as u64 + 1)).clamp(1, TURN_MAX);
@@ -130,13 +132,16 @@ impl State {
     }
 
     /// The consumer whose turn it is, among those that can take a message; and how many others of its priority wait.
+    /// If it shares its credit, that for one message is taken, which it has to get.
     fn next_taker(&mut self) -> Option<(u32, usize)> {
         loop {
             let (slot, peers) = self.turns.pop()?;
-            let Some((_, consumer, unacked)) = self.holders.consumer_mut(slot) else { continue };
+            let Some(Serving { consumer, unacked, share, .. }) = self.holders.consumer_mut(slot) else {
+                continue;
+            };
             if consumer.credit_left(unacked.len()) == 0 {
                 consumer.place = Place::Idle;
-            } else if consumer.outlet.room_or_starve() == 0 {
+            } else if consumer.outlet.room_or_starve() == 0 || !share.is_none_or(Share::take) {
                 consumer.place = Place::Starved;
                 self.starved.push(slot);
             } else {
@@ -145,15 +150,23 @@ impl State {
         }
     }
 
-    /// One turn of a consumer: up to `share` messages, `first` before the ready ones. Then it waits for the next.
-    fn serve(&mut self, slot: u32, mut first: Option<Next>, share: usize, now_ms: u64, fx: &mut Effects) {
-        let Some((_, consumer, _)) = self.holders.consumer_mut(slot) else { return };
+    /// One turn of a consumer: up to `most` messages, `first` before the ready ones. Then it waits for the next.
+    fn serve(&mut self, slot: u32, mut first: Option<Next>, most: usize, now_ms: u64, fx: &mut Effects) {
+        let Some(Serving { consumer, share, .. }) = self.holders.consumer_mut(slot) else { return };
         let room = consumer.outlet.room();
+        let shares = share.is_some();
         let mut weight = 0;
         let short = self.short_of_memory;
-        for _ in 0..share {
+        for turn in 0..most {
+            // Credit that is taken and not used would have to go back, and whoever was passed over meanwhile would
+            // not hear of it. So it is taken only for a message that is there.
+            if shares && turn > 0 && !(self.has_next(now_ms, fx) && self.take_share(slot)) {
+                break;
+            }
             let Some(next) = first.take().or_else(|| self.pop_live(now_ms, fx)) else { break };
-            let Some((holder, consumer, unacked)) = self.holders.consumer_mut(slot) else { break };
+            let Some(Serving { id: holder, consumer, unacked, .. }) = self.holders.consumer_mut(slot) else {
+                break;
+            };
             weight += effects::weight(&next.1);
             consumer.spend_credit();
             let no_ack = consumer.no_ack;
@@ -166,11 +179,15 @@ impl State {
             }
         }
         // Once a turn and not once a message: the outlet's counter is shared with the connection's writer.
-        if let Some((_, consumer, _)) = self.holders.consumer_mut(slot) {
+        if let Some(Serving { consumer, .. }) = self.holders.consumer_mut(slot) {
             consumer.outlet.add(weight);
             consumer.place = Place::Idle;
         }
         self.wake(slot);
+    }
+
+    fn take_share(&mut self, slot: u32) -> bool {
+        self.holders.consumer_mut(slot).is_some_and(|serving| serving.share.is_none_or(Share::take))
     }
 
     /// Lets the next messages expire until one is live; whether there is one.
@@ -181,12 +198,14 @@ impl State {
         !self.ready.is_empty()
     }
 
+    /// Whether there is a live message next, and it is in memory.
+    fn has_next(&mut self, now_ms: u64, fx: &mut Effects) -> bool {
+        self.has_live(now_ms, fx) && self.ready.next_is_loaded()
+    }
+
     /// Takes the next message, if there is one and it is in memory.
     fn pop_live(&mut self, now_ms: u64, fx: &mut Effects) -> Option<Next> {
-        if !self.has_live(now_ms, fx) || !self.ready.next_is_loaded() {
-            return None;
-        }
-        let entry = self.ready.pop_next()?;
+        let entry = if self.has_next(now_ms, fx) { self.ready.pop_next()? } else { return None };
         let message = match &entry.content {
             Content::Loaded(message) => Arc::clone(message),
             Content::Stored(_) => return None,

@@ -11,7 +11,7 @@ use leveret_protocol::QueueName;
 use parking_lot::Mutex;
 
 use super::{
-    ConsumerSpec, Dead, DeleteReason, Delivery, Effects, Got, HolderId, Refused, Settings, State,
+    ConsumerSpec, Dead, DeleteReason, Delivery, Effects, Got, HolderId, Refused, Settings, Share, State,
     SubscribeError, UnknownTag, Verb, Wanted,
 };
 use crate::store::{Batch, Message, Place, QueueId, Recovered, Seq, Store, Stub};
@@ -230,6 +230,7 @@ impl Queue {
     pub fn subscribe(
         self: &Arc<Self>,
         spec: ConsumerSpec,
+        share: Option<Arc<Share>>,
         recipient: Arc<dyn Recipient>,
         work: &mut Work,
         admitted: impl FnOnce(),
@@ -243,6 +244,7 @@ impl Queue {
             if let Some(place) = inner.recipients.get_mut(slot) {
                 *place = Some(recipient);
             }
+            inner.state.share(holder, share);
             admitted();
             inner.state.dispatch(now_ms, effects);
             Ok(holder)
@@ -360,6 +362,16 @@ impl Queue {
             inner.state.add_credit(holder, more);
             inner.state.dispatch(now_ms, effects);
         })
+    }
+
+    /// A consumer shares its credit with others from now on, or does not any more.
+    pub fn share(
+        self: &Arc<Self>,
+        holder: HolderId,
+        share: Option<Arc<Share>>,
+        work: &mut Work,
+    ) -> Result<(), QueueGone> {
+        self.act(work, |inner, _, _| inner.state.share(holder, share))
     }
 
     /// A connection that was passed over can take deliveries again.

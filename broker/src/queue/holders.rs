@@ -1,6 +1,8 @@
 //! Those who hold deliveries of a queue.
 
-use super::consumers::Consumer;
+use std::sync::Arc;
+
+use super::consumers::{Consumer, Share};
 use super::entry::Entry;
 use super::unacked::Unacked;
 
@@ -25,6 +27,16 @@ impl HolderId {
 pub(super) struct Holder {
     pub(super) role: Role,
     pub(super) unacked: Unacked<Entry>,
+    /// Its part in a credit for several consumers. A consumer that leaves has it for as long as it holds something.
+    pub(super) share: Option<Arc<Share>>,
+}
+
+/// A consumer with what it holds.
+pub(super) struct Serving<'a> {
+    pub(super) id: HolderId,
+    pub(super) consumer: &'a mut Consumer,
+    pub(super) unacked: &'a mut Unacked<Entry>,
+    pub(super) share: Option<&'a Share>,
 }
 
 #[derive(Debug)]
@@ -34,6 +46,25 @@ pub(super) enum Role {
     Passive,
     /// Gets nothing more, and goes when it has settled what it holds.
     Leaving,
+}
+
+impl Role {
+    /// Whether a limit of unsettled deliveries means anything to it.
+    pub(super) fn is_limited(&self) -> bool {
+        match self {
+            Self::Consumer(consumer) => !consumer.no_ack,
+            Self::Passive => false,
+            Self::Leaving => true,
+        }
+    }
+}
+
+impl Holder {
+    pub(super) fn give_back_share(&self, settled: usize) {
+        if let Some(share) = &self.share {
+            share.give_back(settled);
+        }
+    }
 }
 
 /// All holders, by slot.
@@ -51,7 +82,7 @@ struct Slot {
 
 impl Holders {
     pub(super) fn insert(&mut self, role: Role) -> HolderId {
-        let holder = Some(Holder { role, unacked: Unacked::new() });
+        let holder = Some(Holder { role, unacked: Unacked::new(), share: None });
         if let Some(slot) = self.free.pop()
             && let Some(place) = self.slots.get_mut(slot as usize)
         {
@@ -83,12 +114,14 @@ impl Holders {
         if place.generation == id.generation { place.holder.as_ref() } else { None }
     }
 
-    /// The consumer in a slot, with what it holds.
-    pub(super) fn consumer_mut(&mut self, slot: u32) -> Option<(HolderId, &mut Consumer, &mut Unacked<Entry>)> {
+    /// The consumer in a slot.
+    pub(super) fn consumer_mut(&mut self, slot: u32) -> Option<Serving<'_>> {
         let place = self.slots.get_mut(slot as usize)?;
         let id = HolderId { slot, generation: place.generation };
         match place.holder.as_mut()? {
-            Holder { role: Role::Consumer(consumer), unacked } => Some((id, consumer, unacked)),
+            Holder { role: Role::Consumer(consumer), unacked, share } => {
+                Some(Serving { id, consumer, unacked, share: share.as_deref() })
+            }
             _ => None,
         }
     }

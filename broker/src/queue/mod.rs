@@ -37,7 +37,7 @@ mod unacked;
 #[cfg(test)]
 mod tests;
 
-pub use consumers::{ConsumerSpec, Credit, SubscribeError};
+pub use consumers::{ConsumerSpec, Credit, Share, SharedCredit, SubscribeError};
 pub use effects::{Dead, DeleteReason, Delivery, Effects};
 pub use handle::{Aftermath, ConnectionId, Counts, DeleteError, Queue, QueueGone, Recipient, Work};
 pub use holders::HolderId;

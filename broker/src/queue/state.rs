@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use leveret_protocol::DeathReason;
 
-use super::consumers::{Consumer, ConsumerSpec, Place, SubscribeError};
+use super::consumers::{Consumer, ConsumerSpec, Place, Share, SubscribeError};
 use super::effects::{DeleteReason, Delivery, Effects};
 use super::entry::{Entry, NEVER};
 use super::expiry::{self, Lease};
-use super::holders::{HolderId, Holders, Role};
+use super::holders::{HolderId, Holders, Role, Serving};
 use super::limits::Limits;
 use super::ready::{Ready, Wanted};
 use super::settings::Settings;
@@ -28,7 +28,7 @@ pub struct State {
     pub(super) ready: Ready,
     pub(super) holders: Holders,
     pub(super) turns: Turns,
-    /// The consumers whose outlet was full when their turn came.
+    /// The consumers whose outlet was full, or whose shared credit used up, when their turn came.
     pub(super) starved: Vec<u32>,
     /// All consumers in the order in which they came, if only the first of them is served.
     line: VecDeque<HolderId>,
@@ -218,6 +218,19 @@ impl State {
         self.holders.insert(Role::Passive)
     }
 
+    /// A consumer shares its credit from now on, or does not any more. What it holds counts. Without effect on
+    /// holders whose deliveries need no settling or are the answer to [`State::get`], as in RabbitMQ.
+    pub fn share(&mut self, holder: HolderId, share: Option<Arc<Share>>) {
+        let Some(held) = self.holders.get_mut(holder).filter(|held| held.role.is_limited()) else { return };
+        let unsettled = held.unacked.len();
+        if let Some(left) = std::mem::replace(&mut held.share, share) {
+            left.give_back(unsettled);
+        }
+        if let Some(joined) = &held.share {
+            joined.count(unsettled);
+        }
+    }
+
     /// Settles the deliveries of one holder with tags in `ranges` (first and last, both included).
     ///
     /// If any of them is not held, nothing of the call is applied. The work is bounded by the number of ranges and of
@@ -230,14 +243,15 @@ impl State {
         fx: &mut Effects,
     ) -> Result<(), UnknownTag> {
         let unknown = UnknownTag { tag: ranges.first().map_or(0, |range| range.0) };
-        let held = &mut self.holders.get_mut(holder).ok_or(unknown)?.unacked;
+        let held = self.holders.get_mut(holder).ok_or(unknown)?;
         for &(first, last) in ranges {
-            if let Err(tag) = held.take_range(first, last, &mut self.scratch) {
-                held.put_back(&mut self.scratch);
+            if let Err(tag) = held.unacked.take_range(first, last, &mut self.scratch) {
+                held.unacked.put_back(&mut self.scratch);
                 return Err(UnknownTag { tag });
             }
         }
-        held.tidy();
+        held.unacked.tidy();
+        held.give_back_share(self.scratch.len());
         self.apply(verb, fx);
         self.after_settle(holder);
         Ok(())
@@ -253,11 +267,12 @@ impl State {
         fx: &mut Effects,
     ) -> Result<(), UnknownTag> {
         let unknown = UnknownTag { tag: last };
-        let held = &mut self.holders.get_mut(holder).ok_or(unknown)?.unacked;
-        if last >= held.next_tag() {
+        let held = self.holders.get_mut(holder).ok_or(unknown)?;
+        if last >= held.unacked.next_tag() {
             return Err(unknown);
         }
-        held.take_up_to(if last == 0 { u64::MAX } else { last }, &mut self.scratch);
+        held.unacked.take_up_to(if last == 0 { u64::MAX } else { last }, &mut self.scratch);
+        held.give_back_share(self.scratch.len());
         self.apply(verb, fx);
         self.after_settle(holder);
         Ok(())
@@ -274,10 +289,11 @@ impl State {
         }
     }
 
-    /// An outlet has drained, see [`Outlet::sub`](super::Outlet::sub): its consumers wait for their turn again.
+    /// An outlet has drained, see [`Outlet::sub`](super::Outlet::sub), or shared credit came back, see
+    /// [`SharedCredit::reopen`](super::SharedCredit::reopen): those who were passed over wait for their turn again.
     pub fn resume(&mut self) {
         for slot in std::mem::take(&mut self.starved) {
-            if let Some((_, consumer, _)) = self.holders.consumer_mut(slot) {
+            if let Some(Serving { consumer, .. }) = self.holders.consumer_mut(slot) {
                 consumer.place = Place::Idle;
                 self.wake(slot);
             }
@@ -295,6 +311,7 @@ impl State {
         self.detach(holder, now_ms, fx);
         if let Some(held) = self.holders.get_mut(holder) {
             held.unacked.take_up_to(u64::MAX, &mut self.scratch);
+            held.give_back_share(self.scratch.len());
             self.apply(&Verb::Requeue, fx);
         }
         self.holders.remove(holder);
@@ -373,7 +390,7 @@ impl State {
         if self.line.front().is_some_and(|active| active.slot() != slot) {
             return;
         }
-        let Some((_, consumer, unacked)) = self.holders.consumer_mut(slot) else { return };
+        let Some(Serving { consumer, unacked, .. }) = self.holders.consumer_mut(slot) else { return };
         if consumer.place == Place::Idle && consumer.credit_left(unacked.len()) > 0 {
             consumer.place = Place::Waiting;
             self.turns.push(consumer.priority, slot);

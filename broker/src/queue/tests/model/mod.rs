@@ -19,6 +19,9 @@ use reference::{Model, Party};
 /// When an outlet is full, in bytes: with the weights of the generated messages, after two or three of them.
 const OUTLET_CAP: usize = 400;
 
+/// How many deliveries the consumers that share their credit may have unsettled together.
+const SHARED_MAX: u32 = 3;
+
 /// The queue and its model side by side.
 struct Pair {
     state: State,
@@ -26,6 +29,7 @@ struct Pair {
     fx: Effects,
     now: u64,
     outlets: [Arc<Outlet>; 2],
+    shared: Arc<SharedCredit>,
     /// All holders that there ever were, also those that are gone.
     holders: Vec<HolderId>,
     pins: Pins,
@@ -42,6 +46,7 @@ impl Pair {
             fx: Effects::default(),
             now: START,
             outlets: [(); 2].map(|()| Arc::new(Outlet::new(OUTLET_CAP))),
+            shared: Arc::new(SharedCredit::new(SHARED_MAX)),
             holders: Vec::new(),
             pins: Pins::new(1 << 20),
             journal: Vec::new(),
@@ -55,6 +60,10 @@ impl Pair {
         self.model.clear();
         self.read();
         self.act(op);
+        // As a channel does after whatever may settle.
+        if self.shared.reopen() {
+            self.state.resume();
+        }
         self.compare();
         // As a queue's handle does after everything that happens.
         self.state.short_of_memory(self.short);
@@ -97,13 +106,17 @@ impl Pair {
                 self.model.dispatch(self.now, &mut deliveries);
                 assert!(deliveries.is_empty(), "too many deliveries: {deliveries:?}");
             }
-            Op::Subscribe { priority, exclusive, no_ack, credit, outlet } => {
+            Op::Subscribe { priority, exclusive, no_ack, credit, outlet, shares } => {
                 let (priority, exclusive, no_ack, credit) = (*priority, *exclusive, *no_ack, *credit);
                 let shared = Arc::clone(&self.outlets[*outlet]);
                 let spec = ConsumerSpec { outlet: shared, priority, exclusive, no_ack, credit };
                 let result = self.state.subscribe(spec);
                 let party = Party::Consumer { priority, exclusive, no_ack, credit, outlet: *outlet };
                 assert_eq!(result.map(drop), self.model.subscribe(party));
+                if let Some(holder) = result.ok().filter(|_| *shares) {
+                    self.state.share(holder, Some(self.share()));
+                    self.model.share(self.holders.len(), true);
+                }
                 self.holders.extend(result);
             }
             Op::OpenPassive => {
@@ -157,6 +170,12 @@ impl Pair {
                 self.state.add_credit(holder, *more);
                 self.model.add_credit(at, *more);
             }
+            HolderOp::Share { shares } => {
+                self.state.share(holder, shares.then(|| self.share()));
+                // As a channel does when it gives up its limit.
+                self.state.resume();
+                self.model.share(at, *shares);
+            }
             HolderOp::Cancel => {
                 self.state.cancel(holder, self.now, &mut self.fx);
                 self.model.cancel(at, self.now);
@@ -166,6 +185,10 @@ impl Pair {
                 self.model.release(at, self.now);
             }
         }
+    }
+
+    fn share(&self) -> Arc<Share> {
+        Arc::new(Share::new(Arc::clone(&self.shared)))
     }
 
     fn publish(&mut self, length: usize, ttl_ms: Option<u64>, age_ms: u64, priority: u8, stored: bool) {
@@ -205,6 +228,7 @@ impl Pair {
         for (at, holder) in self.holders.iter().enumerate() {
             assert_eq!(state.unacked_of(*holder), model.held_by(at).count(), "holder {at}");
         }
+        assert_eq!(self.shared.has_room(), model.shared_unsettled() < SHARED_MAX as usize);
         for (outlet, waiting) in self.outlets.iter().zip(model.waiting) {
             assert_eq!(outlet.waiting(), waiting);
         }

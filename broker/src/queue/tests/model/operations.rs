@@ -26,6 +26,7 @@ pub(super) enum Op {
         no_ack: bool,
         credit: Credit,
         outlet: usize,
+        shares: bool,
     },
     OpenPassive,
     Drain {
@@ -50,6 +51,7 @@ pub(super) enum HolderOp {
     SettleUpTo { last: u64, verb: Verb },
     Get { no_ack: bool },
     AddCredit { more: u32 },
+    Share { shares: bool },
     Cancel,
     Release,
 }
@@ -93,15 +95,16 @@ pub(super) fn settings() -> impl Strategy<Value = Settings> {
 
 fn operation() -> impl Strategy<Value = Op> {
     let publish = (0usize..30, option::weighted(0.3, 0u64..40), 0u64..10, 0u8..6, prop::bool::weighted(0.8));
-    let subscribe = (-1..=1, prop::bool::weighted(0.05), prop::bool::weighted(0.3), credit(), 0usize..2);
+    let subscribe =
+        (-1..=1, prop::bool::weighted(0.05), prop::bool::weighted(0.3), credit(), 0usize..2, any::<bool>());
     prop_oneof![
         30 => publish.prop_map(|(length, ttl_ms, age_ms, priority, stored)| {
             Op::Publish { length, ttl_ms, age_ms, priority, stored }
         }),
         3 => any::<bool>().prop_map(Op::ShortOfMemory),
         20 => Just(Op::Dispatch),
-        8 => subscribe.prop_map(|(priority, exclusive, no_ack, credit, outlet)| {
-            Op::Subscribe { priority, exclusive, no_ack, credit, outlet }
+        8 => subscribe.prop_map(|(priority, exclusive, no_ack, credit, outlet, shares)| {
+            Op::Subscribe { priority, exclusive, no_ack, credit, outlet, shares }
         }),
         2 => Just(Op::OpenPassive),
         8 => (0usize..2, 0usize..500).prop_map(|(outlet, bytes)| Op::Drain { outlet, bytes }),
@@ -134,6 +137,7 @@ fn holder_operation() -> impl Strategy<Value = HolderOp> {
         4 => (tag(), verb()).prop_map(|(last, verb)| HolderOp::SettleUpTo { last, verb }),
         4 => any::<bool>().prop_map(|no_ack| HolderOp::Get { no_ack }),
         4 => (0u32..4).prop_map(|more| HolderOp::AddCredit { more }),
+        1 => any::<bool>().prop_map(|shares| HolderOp::Share { shares }),
         2 => Just(HolderOp::Cancel),
         2 => Just(HolderOp::Release),
     ]

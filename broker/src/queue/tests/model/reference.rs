@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use leveret_protocol::DeathReason::{self, DeliveryLimit, Expired, Maxlen, Rejected};
 
-use super::OUTLET_CAP;
+use super::{OUTLET_CAP, SHARED_MAX};
 use crate::queue::{
     Credit, DeleteReason, Delivery, Overflow, Refused, Settings, SubscribeError, UnknownTag, Verb,
 };
@@ -31,6 +31,8 @@ pub(super) enum Party {
 struct Holder {
     party: Party,
     next_tag: u64,
+    /// Whether what it holds counts against the shared credit.
+    shares: bool,
 }
 
 pub(super) struct Model {
@@ -168,7 +170,7 @@ impl Model {
     }
 
     pub(super) fn open(&mut self, party: Party) {
-        self.holders.push(Holder { party, next_tag: 1 });
+        self.holders.push(Holder { party, next_tag: 1, shares: false });
     }
 
     /// Returns how many messages are left, if there was one to get.
@@ -217,6 +219,18 @@ impl Model {
         if let Party::Consumer { credit: Credit::Counted(left), .. } = &mut self.holders[at].party {
             *left += more;
         }
+    }
+
+    pub(super) fn share(&mut self, at: usize, shares: bool) {
+        let limited =
+            !matches!(self.holders[at].party, Party::Passive | Party::Consumer { no_ack: true, .. });
+        if limited && !self.is_forgotten(at) {
+            self.holders[at].shares = shares;
+        }
+    }
+
+    pub(super) fn shared_unsettled(&self) -> usize {
+        (0..self.holders.len()).filter(|at| self.holders[*at].shares).map(|at| self.held_by(at).count()).sum()
     }
 
     pub(super) fn drain(&mut self, outlet: usize, bytes: usize) {
@@ -363,7 +377,8 @@ impl Model {
         };
         let is_consumer = |holder: &Holder| matches!(holder.party, Party::Consumer { .. });
         let active = !self.settings.single_active || self.holders.iter().position(is_consumer) == Some(at);
-        has_credit && active && self.waiting[outlet] < OUTLET_CAP
+        let shared = !self.holders[at].shares || self.shared_unsettled() < SHARED_MAX as usize;
+        has_credit && shared && active && self.waiting[outlet] < OUTLET_CAP
     }
 
     /// A consumer that was passed over once has to be served again when its outlet is down to half, not before.
