@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use leveret_journal::Position;
-use leveret_protocol::{Outcome, Properties, RoutingKey};
+use leveret_protocol::{Outcome, PropertiesFormat, RoutingKey};
 
 use super::ConfirmRuns;
 use crate::exchange::{self, Routable, Route, RouteCache};
@@ -30,7 +30,9 @@ pub struct Publication<'a> {
     pub priority: u8,
     /// How long it may wait, in milliseconds.
     pub ttl_ms: Option<u64>,
-    /// [`Properties`], encoded.
+    /// How `properties` are encoded.
+    pub properties_format: PropertiesFormat,
+    /// The properties, as they came.
     pub properties: &'a [u8],
     /// The body.
     pub body: &'a [u8],
@@ -124,9 +126,7 @@ impl Publisher {
         }
         let further_keys: Vec<RoutingKey> = publication.cc.iter().chain(&publication.bcc).cloned().collect();
         let headers = LazyCell::new(|| {
-            Properties::decode(publication.properties)
-                .map(|properties| properties.headers)
-                .unwrap_or_default()
+            publication.properties_format.headers(publication.properties).unwrap_or_default()
         });
         let routable = Routable { key: routing_key, further_keys: &further_keys, headers: &headers };
         let client = exchange::Publisher::Client;
@@ -158,6 +158,7 @@ impl Publication<'_> {
             ttl_ms: self.ttl_ms,
             published_at_ms: now_ms,
             deaths: None,
+            properties_format: self.properties_format,
             properties,
             body,
             place: None,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use leveret_protocol::{DeathHistory, ExchangeName, RoutingKey};
+use leveret_protocol::{DeathHistory, ExchangeName, PropertiesFormat, RoutingKey};
 
 use super::Place;
 
@@ -47,7 +47,9 @@ pub struct Message {
     pub published_at_ms: u64,
     /// Where it died before it came here.
     pub deaths: Option<Box<DeathHistory>>,
-    /// The publisher's properties, encoded as they came (see `leveret_protocol::Properties`).
+    /// How `properties` are encoded.
+    pub properties_format: PropertiesFormat,
+    /// The publisher's properties, encoded as they came.
     pub properties: Bytes,
     /// The body.
     pub body: Bytes,

@@ -12,10 +12,13 @@
 //! | 4 | returned | queue u64, then pairs of varints: seq minus the one before, failed deliveries |
 //! | 5 | definition | see `topology/definitions.rs` |
 //! | 6 | declined | one varint for each message: its position minus the one before |
+//!
+//! A message's flags: bit 0, whether it has a time to live; bits 4 to 7, the number of its properties' format (0 in
+//! records from before there were several).
 
 use bytes::Bytes;
 use leveret_journal::Position;
-use leveret_protocol::{DeathHistory, ExchangeName, RoutingKey};
+use leveret_protocol::{DeathHistory, ExchangeName, PropertiesFormat, RoutingKey};
 
 use super::{Message, QueueId, Seq};
 
@@ -57,6 +60,8 @@ impl RecordError {
 const FLAG_TTL: u8 = 1;
 /// The message is only here because memory was short, and is forgotten at a restart.
 const FLAG_TRANSIENT: u8 = 4;
+/// How far a properties format is shifted in a message's flags.
+const FORMAT_SHIFT: u32 = 4;
 
 /// Appends a message's record to `out`, without its properties and body; these follow as they are.
 ///
@@ -65,7 +70,7 @@ const FLAG_TRANSIENT: u8 = 4;
 pub(super) fn encode_message_head(message: &Message, queues: u32, out: &mut Vec<u8>) {
     let ttl = if message.ttl_ms.is_some() { FLAG_TTL } else { 0 };
     let transient = if message.persistent { 0 } else { FLAG_TRANSIENT };
-    out.push(ttl | transient);
+    out.push(ttl | transient | (message.properties_format as u8) << FORMAT_SHIFT);
     out.push(message.priority);
     out.push(message.cc.len() as u8);
     out.push(message.bcc.len() as u8);
@@ -92,6 +97,7 @@ pub(super) struct MessageHead {
     pub(super) queues: u32,
     pub(super) published_at_ms: u64,
     pub(super) ttl_ms: Option<u64>,
+    pub(super) properties_format: PropertiesFormat,
     pub(super) body_bytes: u32,
 }
 
@@ -136,6 +142,7 @@ pub(super) fn decode_message(payload: &[u8]) -> Result<Message, RecordError> {
         ttl_ms: head.ttl_ms,
         published_at_ms: head.published_at_ms,
         deaths,
+        properties_format: head.properties_format,
         properties: tail.slice(..properties),
         body: tail.slice(properties..),
         place: None,
@@ -277,6 +284,8 @@ impl<'a> Reader<'a> {
     /// The fixed part of a message record, and how many CC and BCC keys follow it.
     fn message_head(&mut self) -> Result<(MessageHead, u8, u8), RecordError> {
         let flags = self.u8("flags")?;
+        let properties_format = PropertiesFormat::from_byte(flags >> FORMAT_SHIFT)
+            .ok_or_else(|| self.error("properties format"))?;
         let priority = self.u8("priority")?;
         let cc = self.u8("number of CC keys")?;
         let bcc = self.u8("number of BCC keys")?;
@@ -285,7 +294,17 @@ impl<'a> Reader<'a> {
         let ttl_ms = self.u64("time to live")?;
         let ttl_ms = (flags & FLAG_TTL != 0).then_some(ttl_ms);
         let persistent = flags & FLAG_TRANSIENT == 0;
-        Ok((MessageHead { persistent, priority, queues, published_at_ms, ttl_ms, body_bytes: 0 }, cc, bcc))
+        let body_bytes = 0;
+        let head = MessageHead {
+            persistent,
+            priority,
+            queues,
+            published_at_ms,
+            ttl_ms,
+            properties_format,
+            body_bytes,
+        };
+        Ok((head, cc, bcc))
     }
 
     fn error(&self, field: &'static str) -> RecordError {
@@ -369,6 +388,7 @@ mod tests {
             priority: u8,
             ttl_ms: Option<u64>,
             published_at_ms: u64,
+            amqp: bool,
             properties: Vec<u8>,
             body: Vec<u8>,
         ) {
@@ -380,6 +400,7 @@ mod tests {
                 priority,
                 ttl_ms,
                 published_at_ms,
+                properties_format: if amqp { PropertiesFormat::Amqp } else { PropertiesFormat::Native },
                 properties: properties.into(),
                 body: body.into(),
                 ..Message::default()
@@ -390,10 +411,18 @@ mod tests {
                 queues: 3,
                 published_at_ms,
                 ttl_ms,
+                properties_format: message.properties_format,
                 body_bytes: message.body.len() as u32,
             };
             prop_assert_eq!(decode_message_head(&encoded(&message)), Ok(head));
             prop_assert_eq!(decode_message(&encoded(&message)), Ok(message));
+        }
+
+        #[test]
+        fn a_properties_format_of_a_later_version_is_refused(format in 2u8..16) {
+            let mut record = encoded(&Message::default());
+            record[0] |= format << FORMAT_SHIFT;
+            prop_assert!(decode_message(&record).is_err());
         }
 
         #[test]

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use leveret_journal::{Position, Record};
-use leveret_protocol::{Death, DeathHistory, DeathReason, ExchangeName, QueueName, RoutingKey};
+use leveret_protocol::{
+    Death, DeathHistory, DeathReason, ExchangeName, PropertiesFormat, QueueName, RoutingKey,
+};
 
 use super::record::{self, kind};
 use super::{Batch, Message, Pins, QueueId, Replay, Seq};
@@ -168,6 +170,9 @@ fn records_have_the_bytes_that_they_always_had() {
     };
     let mut head = Vec::new();
     record::encode_message_head(&message, 2, &mut head);
+    let amqp = Message { properties_format: PropertiesFormat::Amqp, persistent: true, ..Message::default() };
+    let mut amqp_head = Vec::new();
+    record::encode_message_head(&amqp, 1, &mut amqp_head);
     let mut batch = Batch::default();
     batch.enqueue(A, Seq(9), 5, &[Position(64), Position(320), Position(128)]);
     batch.gone(A, &mut [Seq(3), Seq(1), Seq(2), Seq(300)]);
@@ -177,7 +182,8 @@ fn records_have_the_bytes_that_they_always_had() {
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/store/tests/records.hex")).unwrap();
     let kinds =
         batch.records.iter().map(|(kind, length)| format!("{kind}:{length}")).collect::<Vec<_>>().join(" ");
-    let now = format!("message {}\nbatch {kinds}\n{}\n", hex(&head), hex(&batch.bytes));
+    let (messages, batch) = ([hex(&head), hex(&amqp_head)], hex(&batch.bytes));
+    let now = format!("message {}\namqp {}\nbatch {kinds}\n{batch}\n", messages[0], messages[1]);
     assert_eq!(now, golden);
     let mut payload = head.clone();
     payload.extend_from_slice(b"pp");

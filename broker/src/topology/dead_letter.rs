@@ -3,7 +3,7 @@
 use std::cell::LazyCell;
 use std::sync::Arc;
 
-use leveret_protocol::{Death, DeathHistory, DeathReason, Properties, RoutingKey};
+use leveret_protocol::{Death, DeathHistory, DeathReason, RoutingKey};
 
 use super::{Resolved, Vhost};
 use crate::exchange::{Publisher, Routable, Route};
@@ -96,9 +96,7 @@ impl Vhost {
             Some(_) => Vec::new(),
             None => old.cc.iter().chain(&old.bcc).cloned().collect(),
         };
-        let headers = LazyCell::new(|| {
-            Properties::decode(&old.properties).map(|found| found.headers).unwrap_or_default()
-        });
+        let headers = LazyCell::new(|| old.properties_format.headers(&old.properties).unwrap_or_default());
         let routable = Routable { key: routing_key.as_str(), further_keys: &further_keys, headers: &headers };
         let exchange = letter.exchange.as_str();
         let mut resolved = match self.resolve(Publisher::Broker, exchange, &routable, &mut Route::default()) {

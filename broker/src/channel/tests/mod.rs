@@ -1,5 +1,6 @@
 //! Channels over real queues and a real journal, without a connection.
 
+mod headers;
 mod prefetch;
 
 use std::sync::Arc;

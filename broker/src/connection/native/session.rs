@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use leveret_protocol::{
     Close, Closed, ConsumerCancelled, Control, ControlError, Credit, DataError, Failed, Frame, Outcome,
-    Publish, ReplyCode, Return, Route, RoutingKey, Settle, SettleParts, kind,
+    PropertiesFormat, Publish, ReplyCode, Return, Route, RoutingKey, Settle, SettleParts, kind,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -364,6 +364,7 @@ fn publication<'a>(
         persistent: publish.persistent,
         priority: publish.priority.unwrap_or(0),
         ttl_ms: publish.ttl_ms,
+        properties_format: PropertiesFormat::Native,
         properties: publish.properties,
         body: publish.body,
     })
