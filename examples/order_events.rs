@@ -80,7 +80,8 @@ async fn main() -> anyhow::Result<()> {
 }
 
 async fn start(data: &Path) -> anyhow::Result<Broker> {
-    Ok(Broker::builder().data_dir(data).listen([([127, 0, 0, 1], 0).into()]).start().await?)
+    let builder = Broker::builder().data_dir(data).listen([([127, 0, 0, 1], 0).into()]).listen_amqp([]);
+    Ok(builder.start().await?)
 }
 
 /// Everything that the readers want, in one place. In earnest each of them declares its own queue.

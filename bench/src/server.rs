@@ -62,7 +62,7 @@ impl Server {
     fn start_on(data: tempfile::TempDir, arguments: &[&str]) -> anyhow::Result<Self> {
         let program = beside_this_program("leveret")?;
         let mut child = Command::new(&program)
-            .args(["--listen", "127.0.0.1:0", "--data-dir"])
+            .args(["--listen", "127.0.0.1:0", "--listen-amqp", "none", "--data-dir"])
             .arg(data.path())
             .args(arguments)
             .stderr(Stdio::piped())

@@ -33,7 +33,8 @@ const HASHING_MAX: usize = 2;
 /// A running broker. Dropping it without [`Broker::stop`] is as if the process had been killed: clients lose their
 /// connections, and what was not confirmed may be lost.
 pub struct Broker {
-    addresses: Vec<SocketAddr>,
+    native_addresses: Vec<SocketAddr>,
+    amqp_addresses: Vec<SocketAddr>,
     context: Arc<Context>,
     tasks: TaskTracker,
     checkpoint: PathBuf,
@@ -88,6 +89,17 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
+    /// An address cannot be listened on for AMQP, whose port other brokers use as well.
+    #[error(
+        "cannot listen on {address} for AMQP: {source}; choose another address with --listen-amqp (if RabbitMQ runs \
+         here, it has this one), or turn AMQP off with --listen-amqp none"
+    )]
+    ListenAmqp {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
     /// The system gave no randomness.
     #[error("the system gives no randomness: {0}")]
     Entropy(#[source] io::Error),
@@ -119,14 +131,26 @@ impl Broker {
 
     /// Where the native protocol is spoken.
     pub fn native_addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+        &self.native_addresses
+    }
+
+    /// Where AMQP 0-9-1 is spoken.
+    pub fn amqp_addresses(&self) -> &[SocketAddr] {
+        &self.amqp_addresses
     }
 
     /// A URL of the broker for a client in this process, with the built-in user.
     ///
     /// Empty if the broker listens nowhere.
     pub fn url(&self) -> String {
-        self.addresses.first().map_or_else(String::new, |address| format!("leveret://guest:guest@{address}"))
+        let address = self.native_addresses.first();
+        address.map_or_else(String::new, |address| format!("leveret://guest:guest@{address}"))
+    }
+
+    /// As [`Broker::url`], for a client that speaks AMQP 0-9-1: vhost `/`.
+    pub fn amqp_url(&self) -> String {
+        let address = self.amqp_addresses.first();
+        address.map_or_else(String::new, |address| format!("amqp://guest:guest@{address}"))
     }
 
     /// Waits until the broker cannot go on, and says why. It never does if all is well.
@@ -187,12 +211,20 @@ impl BrokerBuilder {
         self
     }
 
-    /// For the length of a test or a program: data in a temporary directory that goes with the broker, on a port of
-    /// the loopback interface that the system chooses.
+    /// Where AMQP 0-9-1 is spoken; without an address nowhere. By default on port 5672 of the loopback interface.
+    #[must_use]
+    pub fn listen_amqp(mut self, addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
+        self.config.listen_amqp = addresses.into_iter().collect();
+        self
+    }
+
+    /// For the length of a test or a program: data in a temporary directory that goes with the broker, and for each
+    /// protocol a port of the loopback interface that the system chooses.
     #[must_use]
     pub fn temporary(mut self) -> Self {
         self.temporary = true;
-        self.listen([SocketAddr::from(([127, 0, 0, 1], 0))])
+        let any_port = [SocketAddr::from(([127, 0, 0, 1], 0))];
+        self.listen(any_port).listen_amqp(any_port)
     }
 
     /// Events that go to the exchange `amq.leveret.log` of the first vhost: see [`crate::logs::LogTap`].
@@ -214,7 +246,9 @@ impl BrokerBuilder {
             temporary.path().clone_into(&mut self.config.data_dir);
         }
         let config = self.config;
-        let sockets = bind(&config.listen).await?;
+        let sockets = bind(&config.listen, |address, source| StartError::Listen { address, source }).await?;
+        let amqp_sockets =
+            bind(&config.listen_amqp, |address, source| StartError::ListenAmqp { address, source }).await?;
         let clock = Clock::start();
         let opened = tokio::task::spawn_blocking({
             let config = config.clone();
@@ -249,13 +283,18 @@ impl BrokerBuilder {
             connections_unauthenticated_max: config.limits.connections_unauthenticated_max,
         };
         let listener = Listener::new(Arc::clone(&context), limits, tasks.clone());
-        let mut addresses = Vec::new();
-        for (socket, address) in sockets {
-            addresses.push(address);
-            tasks.spawn(Arc::clone(&listener).run(socket, Dialect::Native));
-        }
+        let listen = |sockets: Vec<(TcpListener, SocketAddr)>, dialect| -> Vec<SocketAddr> {
+            let start = |(socket, address)| {
+                tasks.spawn(Arc::clone(&listener).run(socket, dialect));
+                address
+            };
+            sockets.into_iter().map(start).collect()
+        };
+        let native_addresses = listen(sockets, Dialect::Native);
+        let amqp_addresses = listen(amqp_sockets, Dialect::Amqp);
         Ok(Broker {
-            addresses,
+            native_addresses,
+            amqp_addresses,
             context,
             tasks,
             checkpoint,
@@ -265,12 +304,15 @@ impl BrokerBuilder {
     }
 }
 
-async fn bind(addresses: &[SocketAddr]) -> Result<Vec<(TcpListener, SocketAddr)>, StartError> {
+async fn bind(
+    addresses: &[SocketAddr],
+    refused: impl Fn(SocketAddr, io::Error) -> StartError,
+) -> Result<Vec<(TcpListener, SocketAddr)>, StartError> {
     let mut sockets = Vec::new();
     for address in addresses {
-        let failed = |source| StartError::Listen { address: *address, source };
-        let socket = TcpListener::bind(address).await.map_err(failed)?;
-        let bound = socket.local_addr().map_err(failed)?;
+        let refused = |source| refused(*address, source);
+        let socket = TcpListener::bind(address).await.map_err(refused)?;
+        let bound = socket.local_addr().map_err(refused)?;
         sockets.push((socket, bound));
     }
     Ok(sockets)

@@ -53,10 +53,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         started = Broker::builder().config(config).log_events(log_events).start() => started?,
         code = signals.next() => process::exit(code),
     };
+    let (version, data_dir) = (env!("CARGO_PKG_VERSION"), data_dir.display());
     for address in broker.native_addresses() {
-        let version = env!("CARGO_PKG_VERSION");
-        let data_dir = data_dir.display();
         info!("leveret {version} listens on leveret://{address} (native protocol), data in {data_dir}");
+    }
+    for address in broker.amqp_addresses() {
+        info!("leveret {version} listens on amqp://{address} (AMQP 0-9-1), data in {data_dir}");
     }
     tokio::select! {
         _ = signals.next() => {}

@@ -48,7 +48,7 @@ impl Server {
         let mut child = Command::new(line[0])
             .args(&line[1..])
             .args([OsStr::new("--data-dir"), data_dir.as_os_str()])
-            .args(["--listen", &address.to_string(), "--shutdown-timeout", "10s"])
+            .args(["--listen", &address.to_string(), "--listen-amqp", "none", "--shutdown-timeout", "10s"])
             // Small segments, so that a run goes through many of them, and gives the oldest back.
             .args(["--journal-segment-bytes", "1MiB", "--limits-message-bytes-max", "256KiB"])
             // What the one who runs the tests has set for a broker of theirs.

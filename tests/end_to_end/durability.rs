@@ -182,7 +182,7 @@ async fn two_brokers_cannot_share_a_data_directory() {
     let first = broker_at(data.path()).await;
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
     let second = leveret_broker::Broker::builder().config(leveret_tests::config());
-    let Err(error) = second.data_dir(data.path()).listen([address]).start().await else {
+    let Err(error) = second.data_dir(data.path()).listen([address]).listen_amqp([]).start().await else {
         panic!("the second one must not start")
     };
     let text = error.to_string();

@@ -33,7 +33,8 @@ pub async fn broker_with(config: Config) -> Broker {
 /// A broker on a data directory that outlives it.
 pub async fn broker_at(data_dir: &Path) -> Broker {
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
-    let builder = Broker::builder().config(config()).data_dir(data_dir).listen([address]);
+    let builder = Broker::builder().config(config()).data_dir(data_dir);
+    let builder = builder.listen([address]).listen_amqp([address]);
     builder.start().await.expect("the broker starts")
 }
 

@@ -7,7 +7,7 @@ use rustc_hash::FxHashSet;
 
 use super::prefetch::SharedPrefetch;
 use super::{Channel, ChannelError, Held, Role};
-use crate::queue::{ConsumerSpec, Got, QueueGone, Recipient, Verb, Work};
+use crate::queue::{ConsumerSpec, Got, Queue, QueueGone, Recipient, Verb, Work};
 use crate::topology::TopologyError;
 
 /// What a consumer asks for.
@@ -111,21 +111,53 @@ impl Channel {
         work: &mut Work,
     ) -> Result<Option<Got>, ChannelError> {
         let queue = self.vhost.queue(name.as_str(), self.connection)?;
+        self.get_from(number, &queue, no_ack, work)
+    }
+
+    /// As [`Channel::get`], from a queue that has been looked up.
+    pub fn get_from(
+        &mut self,
+        number: u32,
+        queue: &Arc<Queue>,
+        no_ack: bool,
+        work: &mut Work,
+    ) -> Result<Option<Got>, ChannelError> {
         let holder = match self.held.get(&number) {
-            Some(held) if held.role == Role::Passive && Arc::ptr_eq(&held.queue, &queue) => held.holder,
+            Some(held) if held.role == Role::Passive && Arc::ptr_eq(&held.queue, queue) => held.holder,
             _ => {
                 self.check_number(number, work)?;
-                let holder = queue.open_passive(work).map_err(|QueueGone| self.no_queue(name))?;
-                self.held.insert(
-                    number,
-                    Held { queue: Arc::clone(&queue), holder, role: Role::Passive, share: None },
-                );
+                let holder = queue.open_passive(work).map_err(|QueueGone| self.no_queue(&queue.name))?;
+                let held = Held { queue: Arc::clone(queue), holder, role: Role::Passive, share: None };
+                self.held.insert(number, held);
                 holder
             }
         };
-        let got = queue.get(holder, no_ack, work).map_err(|QueueGone| self.no_queue(name))?;
+        let got = queue.get(holder, no_ack, work).map_err(|QueueGone| self.no_queue(&queue.name))?;
         self.vhost.finish(work);
         Ok(got)
+    }
+
+    /// Whether this is a consumer that is served, or may be: not cancelled, and not gone with its queue.
+    pub fn is_consuming(&self, number: u32) -> bool {
+        self.held.get(&number).is_some_and(|held| held.role.is_consumer() && !held.queue.is_gone())
+    }
+
+    /// Whether anything is known of this number.
+    pub fn holds(&self, number: u32) -> bool {
+        self.held.contains_key(&number)
+    }
+
+    /// Forgets what only stands for gets and has nothing left to settle: a channel may get from any number of queues,
+    /// one after the other.
+    pub fn release_idle(&mut self, work: &mut Work) {
+        self.held.retain(|_, held| {
+            let idle = held.role == Role::Passive && held.is_idle();
+            if idle {
+                let _ = held.queue.release(held.holder, work);
+                self.vhost.finish(work);
+            }
+            !idle
+        });
     }
 
     /// The connection can take deliveries again after it was full: consumers that were passed over wait for their

@@ -60,6 +60,13 @@ enum Role {
     Cancelled,
 }
 
+impl Held {
+    /// Whether it has nothing to settle.
+    fn is_idle(&self) -> bool {
+        self.queue.unacked_of(self.holder) == 0
+    }
+}
+
 impl Role {
     fn is_consumer(self) -> bool {
         matches!(self, Self::Consumer { .. })

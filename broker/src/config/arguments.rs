@@ -18,8 +18,8 @@ const CONFIG_VARIABLE: &str = "LEVERET_CONFIG";
 const ABOUT: &str = "A message broker: exchanges, durable queues, acknowledgements, dead letters.";
 
 const BEFORE: &str = "\
-Without a file and without flags it serves this machine only: the native protocol on 127.0.0.1:7672, user guest with
-the password guest, data in ./leveret-data. It logs to standard error. SIGTERM or Ctrl-C stop it: it lets go of its
+Without a file and without flags it serves this machine only: the native protocol on 127.0.0.1:7672 and AMQP 0-9-1 on
+127.0.0.1:5672, user guest with the password guest, data in ./leveret-data. It logs to standard error. SIGTERM or Ctrl-C stop it: it lets go of its
 clients, leaves nothing confirmed unwritten, and ends; a second one ends it at once.";
 
 const AFTER: &str = "\
@@ -36,6 +36,7 @@ Examples:
   leveret --data-dir /var/lib/leveret          data elsewhere
   leveret --config leveret.toml                with a file; leveret.example.toml shows all of it
   leveret --config leveret.toml --log debug    the same, and tell me more
+  leveret --listen-amqp none                   without AMQP: its port may be RabbitMQ's
   LEVERET_USERS='orders:s3cret' leveret --guest false --listen 0.0.0.0:7672
                                                for other machines too: that takes a user of your own";
 

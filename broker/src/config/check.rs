@@ -45,6 +45,8 @@ impl Config {
         }
         no_duplicate("vhosts", self.vhosts.iter())?;
         no_duplicate("listen", self.listen.iter())?;
+        no_duplicate("listen_amqp", self.listen_amqp.iter())?;
+        self.check_one_protocol_for_each_address()?;
         no_duplicate("users", self.users.users.iter().map(|(name, _)| name))?;
         self.check_somebody_may_log_in()
     }
@@ -79,7 +81,8 @@ impl Config {
     fn check_somebody_may_log_in(&self) -> Result<(), Conflict> {
         let somebody = self.users.users.iter().any(|(name, _)| name != GUEST);
         let guest = self.users.guest || !self.users.users.is_empty();
-        if !somebody && !guest && !self.listen.is_empty() {
+        let mut listens = self.listens();
+        if !somebody && !guest && listens.next().is_some() {
             return Err(conflict(
                 "guest",
                 Some("users"),
@@ -87,10 +90,10 @@ impl Config {
             ));
         }
         // An IPv4 address in IPv6 clothes (::ffff:127.0.0.1) is as local as it is without them.
-        let remote = |address: &&SocketAddr| !address.ip().to_canonical().is_loopback();
-        match self.listen.iter().find(remote) {
-            Some(address) if !somebody => Err(conflict(
-                "listen",
+        let remote = |(_, address): &(&str, &SocketAddr)| !address.ip().to_canonical().is_loopback();
+        match self.listens().find(remote) {
+            Some((key, address)) if !somebody => Err(conflict(
+                key,
                 Some("users"),
                 format!(
                     "{address} can be reached from other machines, and the only user is guest, whose password \
@@ -99,6 +102,26 @@ impl Config {
                 ),
             )),
             _ => Ok(()),
+        }
+    }
+
+    /// Every address that is listened on, with the setting that says so.
+    fn listens(&self) -> impl Iterator<Item = (&'static str, &SocketAddr)> {
+        let native = self.listen.iter().map(|address| ("listen", address));
+        native.chain(self.listen_amqp.iter().map(|address| ("listen_amqp", address)))
+    }
+
+    fn check_one_protocol_for_each_address(&self) -> Result<(), Conflict> {
+        // Port 0 is another one each time.
+        match self.listen_amqp.iter().find(|address| address.port() != 0 && self.listen.contains(address)) {
+            Some(address) => Err(conflict(
+                "listen_amqp",
+                Some("listen"),
+                format!(
+                    "{address} is where the native protocol listens; each protocol needs an address of its own"
+                ),
+            )),
+            None => Ok(()),
         }
     }
 }

@@ -27,8 +27,11 @@ pub use arguments::{Arguments, ArgumentsError};
 pub use check::{Conflict, MESSAGE_EXTRA_BYTES};
 pub use error::{ConfigError, Place};
 
-/// The port of the native protocol: AMQP's 5672 is left to the listener that speaks AMQP.
+/// The port of the native protocol.
 const NATIVE_PORT: u16 = 7672;
+
+/// The port that is AMQP's everywhere.
+const AMQP_PORT: u16 = 5672;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -44,6 +47,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where the native protocol listens. Empty: nowhere.
     pub listen: Vec<SocketAddr>,
+    /// Where AMQP 0-9-1 is spoken. Empty: nowhere.
+    pub listen_amqp: Vec<SocketAddr>,
     /// The virtual hosts; at least one.
     pub vhosts: Vec<VhostName>,
     /// Who may log in.
@@ -112,6 +117,7 @@ impl Default for Config {
         Self {
             data_dir: PathBuf::from("leveret-data"),
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, NATIVE_PORT))],
+            listen_amqp: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, AMQP_PORT))],
             vhosts: VhostName::new("/").into_iter().collect(),
             users: UsersConfig::default(),
             limits: Limits::default(),

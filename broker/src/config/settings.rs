@@ -72,6 +72,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting!("listen", listen: Addresses,
         "Where the native protocol listens: addresses with ports, or none. Other machines are let in only \
          with a user of your own"),
+    setting!("listen_amqp", listen_amqp: Addresses,
+        "Where AMQP 0-9-1 is spoken, for clients of RabbitMQ: addresses with ports, or none"),
     setting!("vhosts", vhosts: Vhosts,
         "The virtual hosts that exist"),
     setting!("guest", users.guest: Switch,

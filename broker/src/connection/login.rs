@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leveret_protocol::OpeningError;
+use leveret_protocol::amqp::ProtocolHeaderError;
 use leveret_protocol::sasl::Mechanism;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -19,6 +20,8 @@ pub(super) enum Refused {
     Io(#[from] std::io::Error),
     #[error(transparent)]
     Opening(#[from] OpeningError),
+    #[error(transparent)]
+    ProtocolHeader(#[from] ProtocolHeaderError),
     #[error(transparent)]
     Authentication(#[from] Refusal),
     #[error(transparent)]

@@ -6,6 +6,7 @@
 //! What a protocol adds is in its folder, behind the traits of `protocol.rs`: how its clients come in, what their frames
 //! ask, and how deliveries and confirms become frames.
 
+mod amqp;
 mod common;
 mod login;
 mod native;
@@ -24,6 +25,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use self::amqp::Amqp;
 use self::common::Common;
 use self::native::Native;
 use self::outbox::Outbox;
@@ -117,6 +119,8 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 pub enum Dialect {
     /// Leveret's own protocol.
     Native,
+    /// AMQP 0-9-1, as RabbitMQ speaks it.
+    Amqp,
 }
 
 /// Serves one client from its first byte to its last. `entered` is called when it has been let in.
@@ -130,6 +134,7 @@ pub async fn serve(
 ) {
     match dialect {
         Dialect::Native => serve_in::<Native>(socket, peer, id, context, entered).await,
+        Dialect::Amqp => serve_in::<Amqp>(socket, peer, id, context, entered).await,
     }
 }
 

@@ -22,7 +22,6 @@ pub(super) enum Outgoing<P: Protocol> {
     /// What became of publishes; neighbours are merged.
     Confirm(u16, Confirm),
     /// An answer that is encoded when its turn has come.
-    #[expect(dead_code, reason = "AMQP's messages that were got have it: their numbers are those of sending")]
     Late { answer: P::Late, bytes: usize },
     /// The deliveries that follow are for this consumer.
     For(P::Consumer),
@@ -36,7 +35,7 @@ pub(super) struct Outbox<P: Protocol> {
     queued: Mutex<Queued<P>>,
     /// Rung when there is something to send after there was nothing.
     bell: Notify,
-    /// Rung when answers have been sent after there were too many.
+    /// Rung when answers have been sent after there were too many, and when nothing waits for the disk any more.
     room: Notify,
     /// The deliveries that wait, in bytes; queues pass consumers over while it is full.
     pub(super) outlet: Arc<Outlet>,
@@ -92,6 +91,13 @@ impl<P: Protocol> Outbox<P> {
         self.put(&mut queued, Outgoing::Frame(frame), position);
     }
 
+    /// Sends an answer that is encoded when its turn has come; it counts for this many bytes.
+    pub(super) fn send_late(&self, answer: P::Late, bytes: usize) {
+        let mut queued = self.queued.lock();
+        queued.answer_bytes += bytes;
+        self.put(&mut queued, Outgoing::Late { answer, bytes }, None);
+    }
+
     /// Sends confirms, after `position` is durable if there is one.
     pub(super) fn confirm(&self, runs: &mut ConfirmRuns, position: Option<Position>) {
         let mut queued = self.queued.lock();
@@ -133,6 +139,22 @@ impl<P: Protocol> Outbox<P> {
         }
     }
 
+    /// Whether something waits for the disk.
+    pub(super) fn holds_back(&self) -> bool {
+        !self.queued.lock().waiting.is_empty()
+    }
+
+    /// Waits while something waits for the disk.
+    pub(super) async fn wait_until_due(&self) {
+        loop {
+            let room = self.room.notified();
+            if !self.holds_back() {
+                return;
+            }
+            room.await;
+        }
+    }
+
     /// Waits until there is something new to send.
     pub(super) async fn rung(&self) {
         self.bell.notified().await;
@@ -142,11 +164,15 @@ impl<P: Protocol> Outbox<P> {
     pub(super) fn take(&self, synced: Synced, into: &mut Vec<Outgoing<P>>) -> Left {
         let mut queued = self.queued.lock();
         std::mem::swap(&mut queued.ready, into);
+        let held_back = !queued.waiting.is_empty();
         while let Some((position, _)) = queued.waiting.front()
             && synced.reaches(*position)
             && let Some((_, outgoing)) = queued.waiting.pop_front()
         {
             into.push(outgoing);
+        }
+        if held_back && queued.waiting.is_empty() {
+            self.room.notify_one();
         }
         Left { waiting: !queued.waiting.is_empty(), ending: queued.ending }
     }

@@ -58,7 +58,6 @@ pub(super) struct Entered<P: Protocol> {
     pub(super) heartbeat: Option<Duration>,
     /// What the client has sent already behind its last frame of the handshake.
     pub(super) rest: BytesMut,
-    #[expect(dead_code, reason = "what an AMQP client is capable of")]
     pub(super) terms: P::Terms,
 }
 

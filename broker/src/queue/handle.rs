@@ -455,6 +455,11 @@ impl Queue {
         self.inner.lock().gone
     }
 
+    /// How many deliveries a holder has not settled.
+    pub fn unacked_of(&self, holder: HolderId) -> usize {
+        self.inner.lock().state.unacked_of(holder)
+    }
+
     /// How much is in it.
     pub fn counts(&self) -> Counts {
         self.inner.lock().counts()

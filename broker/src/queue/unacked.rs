@@ -52,12 +52,7 @@ impl<E> Unacked<E> {
 
     /// Moves the deliveries `first..=last` to `taken`. If one of them is not held, `Err` names it and those before it
     /// have been moved. The work is bounded by what is held, whatever the range. [`Self::tidy`] has to follow.
-    pub(crate) fn take_range(
-        &mut self,
-        first: u64,
-        last: u64,
-        taken: &mut Vec<(u64, E)>,
-    ) -> Result<(), u64> {
+    pub(crate) fn take_range(&mut self, first: u64, last: u64, taken: &mut Vec<(u64, E)>) -> Result<(), u64> {
         if last < first {
             return Err(first);
         }

@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 
-use bytes::BytesMut;
-use leveret_protocol::{Confirm, Deliver, DeliverParts, FrameWriter, Keys, RoutingKey, kind};
+use bytes::{Bytes, BytesMut};
+use leveret_protocol::{Confirm, Deliver, DeliverParts, FrameWriter, Keys, RoutingKey, amqp, kind};
 
 use super::super::protocol::{Encoder, Unfit};
 use super::{Consumer, Native};
@@ -61,6 +61,12 @@ pub(super) fn encode_delivery(
 ) -> usize {
     let message = &*delivery.message;
     let deaths = message.deaths.as_ref().and_then(|deaths| deaths.encode().ok()).unwrap_or_default();
+    let properties =
+        amqp::to_native(message.properties_format, &message.properties).unwrap_or_else(|error| {
+            // AMQP's were checked when they came, but may be longer in the native form than that has room for.
+            tracing::warn!(%error, "a message is delivered without its properties");
+            Bytes::new()
+        });
     let deliver = Deliver {
         consumer,
         tag: delivery.tag,
@@ -73,7 +79,7 @@ pub(super) fn encode_delivery(
         routing_key: message.routing_key.as_str(),
         cc: Keys::default(),
         deaths: &deaths,
-        properties: &message.properties,
+        properties: &properties,
         body: &message.body,
     };
     let cc = message.cc.iter().map(RoutingKey::as_str);

@@ -1,0 +1,277 @@
+//! AMQP frames -> operations, on all channels of one connection.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use leveret_protocol::amqp::basic::{self, Basic};
+use leveret_protocol::amqp::{Assembled, Frame, FrameKind, Method};
+use leveret_protocol::{Closes, ReplyCode};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::super::Violation;
+use super::super::common::Common;
+use super::super::protocol::{Entered, Flow, Session, Unfit};
+use super::channel::OpenChannel;
+use super::faults::{self, fault};
+use super::settle::Acks;
+use super::{Amqp, Terms};
+use crate::channel::ChannelError;
+
+/// One client, once it has been let in.
+pub(in super::super) struct AmqpSession {
+    pub(super) common: Common<Amqp>,
+    pub(super) user: Arc<str>,
+    pub(super) terms: Arc<Terms>,
+    pub(super) channels: FxHashMap<u16, OpenChannel>,
+    /// Channels that the broker closed, until the client has said that it knows.
+    pub(super) closing: FxHashSet<u16>,
+    pub(super) channels_max: u16,
+    pub(super) frame_bytes_max: usize,
+    /// The class and method that a close would be about.
+    pub(super) current: (u16, u16),
+    pub(super) acks: Acks,
+    /// A frame that waits until all answers before it are on their way.
+    held: Option<Frame>,
+}
+
+/// The first bytes of a `basic.consume`.
+const CONSUME_IDS: [u8; 4] = [0, 60, 0, 20];
+
+impl Session for AmqpSession {
+    fn apply_all(&mut self, buffer: &mut BytesMut) -> Result<Flow, Violation> {
+        self.common.tick();
+        loop {
+            let frame = match self.held.take() {
+                Some(frame) => frame,
+                None => match Frame::decode(buffer, self.frame_bytes_max) {
+                    Ok(Some(frame)) => frame,
+                    Ok(None) => break,
+                    Err(error) => {
+                        self.current = (0, 0);
+                        self.flush()?;
+                        return Err(error.into());
+                    }
+                },
+            };
+            if self.must_wait(&frame)? {
+                self.held = Some(frame);
+                return Ok(Flow::Full);
+            }
+            let number = frame.channel;
+            let asks = frame.kind == FrameKind::Method;
+            let applied = self.apply(frame).or_else(|violation| self.close_channel_for(number, violation));
+            match applied {
+                Ok(Flow::Continue) if !asks || self.common.outbox.has_room() => {}
+                // A few bytes can ask for a large message each, so that one buffer of requests could fill the memory.
+                Ok(Flow::Continue | Flow::Full) => {
+                    self.flush()?;
+                    return Ok(Flow::Full);
+                }
+                Ok(Flow::Closed) => {
+                    self.flush()?;
+                    return Ok(Flow::Closed);
+                }
+                Err(violation) => {
+                    self.flush()?;
+                    return Err(violation);
+                }
+            }
+        }
+        self.flush()?;
+        Ok(Flow::Continue)
+    }
+
+    async fn wait_for_room(&mut self) {
+        self.common.wait_for_room().await;
+        if self.held.is_some() {
+            self.common.outbox.wait_until_due().await;
+        }
+    }
+
+    fn resume(&mut self) {
+        self.common.tick();
+        for Unfit { channel: number, consumer, tag } in self.common.outbox.take_unfit() {
+            let Some(open) = self.channels.get_mut(&number) else { continue };
+            if !open.channel.give_back(consumer, tag, &mut self.common.work) {
+                continue;
+            }
+            let ended = open.consumers.extract_if(|_, number| *number == consumer).next();
+            if let Some((tag, _)) = ended.filter(|_| self.terms.cancel_notify) {
+                let cancel = basic::Cancel { consumer_tag: &tag, nowait: true };
+                self.common.outbox.send(number, cancel, None);
+            }
+        }
+        for open in self.channels.values() {
+            open.channel.resume(&mut self.common.work);
+        }
+    }
+
+    fn say_close(&mut self, violation: Violation, keep: bool) {
+        if !keep {
+            self.close();
+        }
+        self.say_goodbye(&violation);
+    }
+
+    fn hear_out(&mut self, buffer: &mut BytesMut, keep: bool) -> bool {
+        loop {
+            match Frame::decode(buffer, self.frame_bytes_max) {
+                Ok(Some(frame)) if self.answers_close(&frame) => return true,
+                Ok(Some(frame)) if keep => self.settle_late(&frame),
+                Ok(Some(_)) => {}
+                Ok(None) => return false,
+                // What cannot be read as frames is thrown away as bytes.
+                Err(_) => buffer.clear(),
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        self.common.tick();
+        for (_, open) in self.channels.drain() {
+            open.channel.close(&mut self.common.work);
+        }
+        self.common.vhost.delete_exclusive(self.common.id);
+    }
+}
+
+impl AmqpSession {
+    pub(super) fn new(common: Common<Amqp>, entered: &mut Entered<Amqp>) -> Self {
+        Self {
+            common,
+            user: Arc::clone(&entered.user),
+            terms: Arc::clone(&entered.terms),
+            channels: FxHashMap::default(),
+            closing: FxHashSet::default(),
+            channels_max: entered.channels_max,
+            frame_bytes_max: entered.frame_bytes_max,
+            current: (0, 0),
+            acks: Acks::default(),
+            held: None,
+        }
+    }
+
+    /// Puts collected publishes into their queues, then settles what was collected: a client that publishes its result
+    /// and then acknowledges what it made it from must not lose both to a crash in between.
+    pub(super) fn flush(&mut self) -> Result<(), Violation> {
+        self.common.flush()?;
+        self.settle_collected();
+        Ok(())
+    }
+
+    /// The channel of this number. It is there: a method came on it a moment ago.
+    pub(super) fn open(&mut self, number: u16) -> Result<&mut OpenChannel, Violation> {
+        self.channels.get_mut(&number).ok_or_else(|| not_open(number))
+    }
+
+    pub(super) fn refused(&self, error: &ChannelError) -> Violation {
+        faults::refused(error, self.common.vhost.name.as_str())
+    }
+
+    /// Whether a frame must not be applied yet: deliveries to a new consumer do not wait for the disk, and would come
+    /// before its `consume-ok` if that had to wait behind an answer that does.
+    fn must_wait(&mut self, frame: &Frame) -> Result<bool, Violation> {
+        let consumes = frame.kind == FrameKind::Method && frame.payload.starts_with(&CONSUME_IDS);
+        if !consumes {
+            return Ok(false);
+        }
+        self.flush()?;
+        Ok(self.common.outbox.holds_back())
+    }
+
+    fn apply(&mut self, frame: Frame) -> Result<Flow, Violation> {
+        self.current = (0, 0);
+        let number = frame.channel;
+        match frame.kind {
+            FrameKind::Heartbeat => return Ok(Flow::Continue),
+            _ if number == 0 => return self.on_connection(&frame),
+            _ => {}
+        }
+        let Some(open) = self.channels.get_mut(&number) else {
+            self.on_closed_channel(&frame)?;
+            return Ok(Flow::Continue);
+        };
+        let body_bytes_max = self.common.context.limits.message_bytes_max as u64;
+        match open.assembler.accept(frame, body_bytes_max).map_err(|error| Violation {
+            code: error.reply_code(),
+            text: error.to_string(),
+            closes: error.closes(),
+        })? {
+            Assembled::Incomplete => {}
+            Assembled::Content(content) => self.publish(number, content)?,
+            Assembled::Method(payload) => {
+                let method = Method::decode(&payload).inspect_err(|error| self.current = error.ids())?;
+                self.current = method.ids();
+                if let Method::Basic(Basic::Publish(_)) = method {
+                    open.assembler.expect_content();
+                    open.publish = payload;
+                } else {
+                    self.method(number, &method)?;
+                }
+            }
+        }
+        Ok(Flow::Continue)
+    }
+
+    fn method(&mut self, number: u16, method: &Method<'_>) -> Result<(), Violation> {
+        if let Method::Basic(Basic::Ack(ack)) = method {
+            return self.ack(number, ack.delivery_tag, ack.multiple);
+        }
+        // Every other method sees what was published and settled before it.
+        self.flush()?;
+        match method {
+            Method::Channel(method) => self.on_channel(number, method),
+            Method::Exchange(method) => self.on_exchange(number, method),
+            Method::Queue(method) => self.on_queue(number, method),
+            Method::Basic(method) => self.on_basic(number, method),
+            Method::Confirm(method) => self.on_confirm(number, *method),
+            Method::Tx(_) | Method::Connection(_) => Err(unimplemented()),
+        }
+    }
+
+    fn on_basic(&mut self, number: u16, method: &Basic<'_>) -> Result<(), Violation> {
+        match method {
+            Basic::Qos(qos) => self.qos(number, *qos),
+            Basic::Consume(consume) => self.consume(number, consume),
+            Basic::Cancel(cancel) => self.cancel(number, *cancel),
+            Basic::Get(get) => self.get(number, *get),
+            Basic::Nack(nack) => self.nack(number, nack.delivery_tag, nack.multiple, nack.requeue),
+            Basic::Reject(reject) => self.nack(number, reject.delivery_tag, false, reject.requeue),
+            Basic::Recover(recover) => self.recover(number, recover.requeue, true),
+            Basic::RecoverAsync(recover) => self.recover(number, recover.requeue, false),
+            // The client's answer to a cancel of the broker's, which asks for none.
+            Basic::CancelOk(_) => Ok(()),
+            _ => Err(unimplemented()),
+        }
+    }
+
+    /// Ends the channel that a violation is about, if it is about one.
+    fn close_channel_for(&mut self, number: u16, violation: Violation) -> Result<Flow, Violation> {
+        if violation.closes == Closes::Connection || number == 0 {
+            return Err(violation);
+        }
+        // What it has published and settled before the mistake counts.
+        self.flush()?;
+        if let Some(open) = self.channels.remove(&number) {
+            open.channel.close(&mut self.common.work);
+            self.closing.insert(number);
+            self.send_channel_close(number, &violation);
+        }
+        Ok(Flow::Continue)
+    }
+}
+
+/// Whatever ends a connection's task, a defect included, gives back what its client held.
+impl Drop for AmqpSession {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+pub(super) fn unimplemented() -> Violation {
+    fault(ReplyCode::CommandInvalid, "unimplemented method")
+}
+
+pub(super) fn not_open(number: u16) -> Violation {
+    fault(ReplyCode::ChannelError, format!("expected 'channel.open': channel {number} is not open"))
+}
