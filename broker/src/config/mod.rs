@@ -137,7 +137,7 @@ impl Default for Limits {
             outbox_bytes_max: MIB,
             connections_max: 10_000,
             connections_unauthenticated_max: 500,
-            channels_max: 256,
+            channels_max: 2047,
             queues_max: 1_000_000,
             exchanges_max: 10_000,
             bindings_max: 1_000_000,

@@ -51,13 +51,15 @@ struct Queued<P: Protocol> {
     answer_bytes: usize,
     /// Deliveries that are larger than the client takes.
     unfit: Vec<Unfit>,
+    /// News of consumers that have ended, if it has to come behind an answer that is being made.
+    deferred: Option<Vec<Bytes>>,
     ending: bool,
 }
 
 impl<P: Protocol> Default for Queued<P> {
     fn default() -> Self {
         let (ready, waiting, unfit) = (Vec::new(), VecDeque::new(), Vec::new());
-        Self { ready, waiting, answer_bytes: 0, unfit, ending: false }
+        Self { ready, waiting, answer_bytes: 0, unfit, deferred: None, ending: false }
     }
 }
 
@@ -105,6 +107,17 @@ impl<P: Protocol> Outbox<P> {
             queued.answer_bytes += CONFIRM_BYTES;
             self.put(&mut queued, Outgoing::Confirm(channel, confirm), position);
         }
+    }
+
+    /// News of consumers that end waits for [`Outbox::send_deferred`].
+    pub(super) fn defer_news(&self) {
+        self.queued.lock().deferred = Some(Vec::new());
+    }
+
+    /// Sends the news that waited.
+    pub(super) fn send_deferred(&self) {
+        let deferred = self.queued.lock().deferred.take();
+        deferred.into_iter().flatten().for_each(|frame| self.send_frame(frame, None));
     }
 
     /// A consumer's delivery is larger than its client takes.
@@ -241,8 +254,11 @@ impl<P: Protocol> Recipient for ConsumerOutbox<P> {
     }
 
     fn cancelled(&self, reason: &str) {
-        if let Some(frame) = P::cancelled(&self.consumer, reason) {
-            self.outbox.send_frame(frame, None);
+        let Some(frame) = P::cancelled(&self.consumer, reason) else { return };
+        if let Some(deferred) = &mut self.outbox.queued.lock().deferred {
+            deferred.push(frame);
+            return;
         }
+        self.outbox.send_frame(frame, None);
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use leveret_protocol::amqp::Assembler;
 use rustc_hash::FxHashMap;
 
@@ -16,8 +15,8 @@ use crate::store::QueueId;
 pub(super) struct OpenChannel {
     pub(super) channel: Channel,
     pub(super) assembler: Assembler,
-    /// The payload of the publish whose content is awaited.
-    pub(super) publish: Bytes,
+    /// The payload of the publish whose content is awaited; empty if none is.
+    pub(super) publish: Vec<u8>,
     pub(super) ledger: Arc<Ledger>,
     /// Consumers by their tags. Its keys are the client's, so it hashes with a secret.
     pub(super) consumers: HashMap<Box<str>, u32>,
@@ -43,7 +42,7 @@ impl OpenChannel {
         Self {
             channel,
             assembler: Assembler::default(),
-            publish: Bytes::new(),
+            publish: Vec::new(),
             ledger: Arc::new(Ledger::new()),
             consumers: HashMap::new(),
             getters: FxHashMap::default(),

@@ -9,9 +9,8 @@ use super::super::Violation;
 use super::super::outbox::ConsumerOutbox;
 use super::faults::fault;
 use super::reply_to;
-use super::session::AmqpSession;
-use super::{Amqp, Consumer};
-use crate::auth;
+use super::session::{AmqpSession, not_open};
+use super::{Amqp, Consumer, unguessable};
 use crate::channel::Consume;
 use crate::queue::{ConsumerSpec, Credit};
 
@@ -22,7 +21,7 @@ impl AmqpSession {
     pub(super) fn consume(&mut self, number: u16, consume: &basic::Consume<'_>) -> Result<(), Violation> {
         let priority = priority(consume.arguments)?;
         let tag: Box<str> = match consume.consumer_tag {
-            "" => format!("amq.ctag-{}", self.nonce()?).into(),
+            "" => format!("amq.ctag-{}", unguessable()?).into(),
             tag => tag.into(),
         };
         if self.open(number)?.consumer(&tag).is_some() {
@@ -35,7 +34,7 @@ impl AmqpSession {
         };
         let outbox = Arc::clone(&self.common.outbox);
         let terms = Arc::clone(&self.terms);
-        let open = self.channels.get_mut(&number).ok_or_else(|| super::session::not_open(number))?;
+        let open = self.channels.get_mut(&number).ok_or_else(not_open)?;
         if open.consumers.len() >= self.common.context.limits.consumers_max {
             open.forget_idle(&mut self.common.work);
         }
@@ -76,7 +75,7 @@ impl AmqpSession {
     /// Stops a consumer. What it was sent can still be settled. One that is not there has stopped already.
     pub(super) fn cancel(&mut self, number: u16, cancel: basic::Cancel<'_>) -> Result<(), Violation> {
         let basic::Cancel { consumer_tag, nowait } = cancel;
-        let open = self.channels.get_mut(&number).ok_or_else(|| super::session::not_open(number))?;
+        let open = self.channels.get_mut(&number).ok_or_else(not_open)?;
         if let Some(consumer) = open.consumers.remove(consumer_tag)
             && let Err(error) = open.channel.cancel(consumer, &mut self.common.work)
         {
@@ -96,7 +95,7 @@ impl AmqpSession {
             let text = format!("prefetch_size!=0 ({prefetch_size})");
             return Err(fault(ReplyCode::NotImplemented, text));
         }
-        let open = self.channels.get_mut(&number).ok_or_else(|| super::session::not_open(number))?;
+        let open = self.channels.get_mut(&number).ok_or_else(not_open)?;
         if global {
             open.channel.set_shared_prefetch(prefetch_count.into(), &mut self.common.work);
         } else {
@@ -116,14 +115,6 @@ impl AmqpSession {
             return Err(fault(ReplyCode::NotFound, "no previously declared queue"));
         }
         Ok(QueueName::new(last)?)
-    }
-
-    /// What nobody can guess.
-    pub(super) fn nonce(&self) -> Result<String, Violation> {
-        auth::nonce().map_err(|error| {
-            tracing::error!(%error, "the system gave no randomness");
-            fault(ReplyCode::InternalError, "the broker could not choose a name")
-        })
     }
 }
 

@@ -1,13 +1,13 @@
 //! What goes wrong, in RabbitMQ's codes and words.
 
-use leveret_protocol::amqp::{ContentError, FrameError, MethodError};
+use leveret_protocol::amqp::{ContentError, FieldValue, FrameError, MethodError};
 use leveret_protocol::{Closes, NameError, ReplyCode};
 
 use super::super::Violation;
 use super::ledger::UnknownDelivery;
 use crate::channel::ChannelError;
 use crate::exchange::ExchangeError;
-use crate::queue::DeleteError;
+use crate::queue::{ArgumentError, DeleteError, Inequivalent};
 use crate::topology::TopologyError;
 
 /// A mistake by its code, which says what it closes: the channel, or the whole connection.
@@ -26,7 +26,11 @@ pub(super) fn fault(code: ReplyCode, text: impl ToString) -> Violation {
 
 impl From<FrameError> for Violation {
     fn from(error: FrameError) -> Self {
-        fault(error.reply_code(), error)
+        let code = match error {
+            FrameError::WrongHeartbeat => ReplyCode::UnexpectedFrame,
+            other => other.reply_code(),
+        };
+        fault(code, error)
     }
 }
 
@@ -85,6 +89,13 @@ pub(super) fn topology(error: &TopologyError, vhost: &str) -> Violation {
         TopologyError::NotDeleted { queue, source: DeleteError::NotEmpty { .. }, .. } => {
             format!("queue '{queue}' in vhost '{vhost}' not empty")
         }
+        TopologyError::Inequivalent(Inequivalent { argument, queue, received, current, .. }) => {
+            let (received, current) = compared(argument, received, current);
+            format!(
+                "inequivalent arg '{argument}' for queue '{queue}' in vhost '{vhost}': received {received} but \
+                 current is {current}"
+            )
+        }
         TopologyError::NotSubscribed { queue, .. } => {
             format!("queue '{queue}' in vhost '{vhost}' in exclusive use")
         }
@@ -112,10 +123,68 @@ fn exchange(error: &ExchangeError, vhost: &str) -> String {
         }
         ExchangeError::InUse { exchange, .. } => format!("exchange '{exchange}' in vhost '{vhost}' in use"),
         ExchangeError::UnknownKind(kind) => format!("unknown exchange type '{kind}'"),
-        ExchangeError::Inequivalent { exchange, argument, received, current } => format!(
-            "inequivalent arg '{argument}' for exchange '{exchange}' in vhost '{vhost}': received {received} but \
-             current is {current}"
-        ),
+        ExchangeError::Inequivalent { exchange, argument, received, current } => {
+            let (received, current) = compared(argument, received, current);
+            format!(
+                "inequivalent arg '{argument}' for exchange '{exchange}' in vhost '{vhost}': received {received} but \
+                 current is {current}"
+            )
+        }
         other => other.to_string(),
     }
+}
+
+/// A queue that cannot be as its declaration says.
+pub(super) fn argument(error: &ArgumentError, queue: &str, vhost: &str) -> Violation {
+    let (argument, reason) = match error {
+        ArgumentError::Invalid { argument, expected, received } => {
+            (*argument, format!("it has to be {expected}, and this is {received}"))
+        }
+        ArgumentError::KeyWithoutExchange => {
+            ("x-dead-letter-routing-key", "routing_key_but_no_dlx_defined".to_owned())
+        }
+        other => return fault(ReplyCode::PreconditionFailed, other),
+    };
+    let text = format!("invalid arg '{argument}' for queue '{queue}' in vhost '{vhost}': {reason}");
+    fault(ReplyCode::PreconditionFailed, text)
+}
+
+/// RabbitMQ's name for a value's type. Integers have lost their width on the way, and are told as the usual one.
+pub(super) fn type_name(value: FieldValue<'_>) -> &'static str {
+    match value {
+        FieldValue::Bool(_) => "bool",
+        FieldValue::Int(int) if i32::try_from(int).is_ok() => "signedint",
+        FieldValue::Int(_) => "long",
+        FieldValue::Float(_) => "double",
+        FieldValue::Decimal { .. } => "decimal",
+        FieldValue::LongString(_) => "longstr",
+        FieldValue::Bytes(_) => "binary",
+        FieldValue::Timestamp(_) => "timestamp",
+        FieldValue::Void => "void",
+        FieldValue::Array(_) => "array",
+        FieldValue::Table(_) => "table",
+        _ => "unknown",
+    }
+}
+
+/// Two values that differ. RabbitMQ names the type of one that the other side does not have.
+fn compared(argument: &str, received: &str, current: &str) -> (String, String) {
+    if received != "none" && current != "none" {
+        return (received.to_owned(), current.to_owned());
+    }
+    let told = |value: &str| match value {
+        "none" => value.to_owned(),
+        value => {
+            let bare = value.trim_matches('\'').as_bytes();
+            let of_text = argument.contains("exchange") || argument.contains("key");
+            let number = std::str::from_utf8(bare).ok().and_then(|text| text.parse().ok());
+            let typed = match (bare, number.filter(|_| !of_text)) {
+                (_, Some(number)) => FieldValue::Int(number),
+                (b"true" | b"false", _) if !of_text => FieldValue::Bool(true),
+                (text, _) => FieldValue::LongString(text),
+            };
+            format!("the value {value} of type '{}'", type_name(typed))
+        }
+    };
+    (told(received), told(current))
 }

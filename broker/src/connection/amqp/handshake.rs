@@ -57,7 +57,9 @@ pub(super) async fn run(
         peer,
         context,
         buffer: BytesMut::new(),
+        state: "starting",
         current: (0, 0),
+        mechanism: "",
         told_of_refusals: false,
     };
     let refused = match handshake.run().await {
@@ -67,7 +69,11 @@ pub(super) async fn run(
     let violation = match &refused {
         Refused::Violation(violation) => Some(violation.clone()),
         Refused::Authentication(_) if handshake.told_of_refusals => {
-            let text = "Login was refused. For details see the broker's log.";
+            handshake.current = (0, 0);
+            let text = format!(
+                "Login was refused using authentication mechanism {}. For details see the broker logfile.",
+                handshake.mechanism
+            );
             Some(fault(ReplyCode::AccessRefused, text))
         }
         // A client that does not announce that it understands a close at this point takes the end of the socket as the
@@ -92,6 +98,10 @@ struct Handshake<'a> {
     buffer: BytesMut,
     /// The class and method that a close would be about.
     current: (u16, u16),
+    /// RabbitMQ's word for how far it has come.
+    state: &'static str,
+    /// How the client wants to log in.
+    mechanism: &'static str,
     /// Whether the client understands a close as the answer to a login.
     told_of_refusals: bool,
 }
@@ -152,13 +162,14 @@ impl Handshake<'_> {
         let capable = |of: &str| matches!(capabilities.get(of), Some(FieldValue::Bool(true)));
         self.told_of_refusals = capable("authentication_failure_close");
         let terms = Terms { cancel_notify: capable("consumer_cancel_notify") };
-        let initial = match start.mechanism {
-            "PLAIN" => start.response.to_vec(),
+        let mechanism = ["PLAIN", "AMQPLAIN"].into_iter().find(|mechanism| *mechanism == start.mechanism);
+        self.mechanism = mechanism.ok_or_else(|| {
+            let text = format!("unknown authentication mechanism '{}'", start.mechanism.escape_debug());
+            fault(ReplyCode::CommandInvalid, text)
+        })?;
+        let initial = match self.mechanism {
             "AMQPLAIN" => amqplain(start.response).map_err(Refusal::Malformed)?,
-            other => {
-                let text = format!("unknown authentication mechanism '{}'", other.escape_debug());
-                return Err(fault(ReplyCode::CommandInvalid, text).into());
-            }
+            _ => start.response.to_vec(),
         };
         match login::begin(self.context, self.peer, Mechanism::Plain, initial).await? {
             Verdict::Accepted { user, .. } => Ok((user, terms)),
@@ -173,6 +184,7 @@ impl Handshake<'_> {
             frame_max: FRAME_BYTES_MAX,
             heartbeat: u16::try_from(limits.heartbeat.as_secs()).unwrap_or(u16::MAX),
         };
+        self.state = "tuning";
         self.send(offer).await?;
         let frame = self.receive().await?;
         let ConnectionMethod::TuneOk(tuned) = self.method(&frame)? else {
@@ -180,6 +192,7 @@ impl Handshake<'_> {
         };
         negotiated("channel_max", tuned.channel_max.into(), 1, offer.channel_max.into())?;
         negotiated("frame_max", tuned.frame_max, FRAME_MAX_MIN, offer.frame_max)?;
+        self.state = "opening";
         Ok(tuned)
     }
 
@@ -210,7 +223,9 @@ impl Handshake<'_> {
     /// The method of class connection that a frame is.
     fn method<'f>(&mut self, frame: &'f Frame) -> Result<ConnectionMethod<'f>, Violation> {
         if frame.channel != 0 || frame.kind != FrameKind::Method {
-            let text = "before the connection is open there are only methods on channel 0";
+            self.current = (0, 0);
+            let octets: Vec<_> = frame.payload.iter().map(u8::to_string).collect();
+            let text = format!("type {}, all octets = <<{}>>", frame.kind as u8, octets.join(","));
             return Err(fault(ReplyCode::UnexpectedFrame, text));
         }
         let method = Method::decode(&frame.payload).inspect_err(|error| self.current = error.ids())?;
@@ -222,9 +237,8 @@ impl Handshake<'_> {
     }
 
     fn unexpected(&self) -> Violation {
-        let (class_id, method_id) = self.current;
-        let text = format!("method {method_id} of class {class_id} does not belong here in a handshake");
-        fault(ReplyCode::CommandInvalid, text)
+        let text = format!("unexpected method in connection state {}", self.state);
+        fault(ReplyCode::ChannelError, text)
     }
 }
 
@@ -235,6 +249,7 @@ fn server_properties() -> Table {
         ("version", COMPATIBLE_VERSION),
         ("leveret_version", env!("CARGO_PKG_VERSION")),
         ("platform", "Rust"),
+        ("copyright", "the contributors of Leveret; MIT OR Apache-2.0"),
         ("information", "AMQP 0-9-1; the version is that of RabbitMQ whose features are here"),
     ];
     let mut properties: Table = texts.map(|(name, text)| (name.to_owned(), text.into())).into();
@@ -256,7 +271,7 @@ fn amqplain(response: &[u8]) -> Result<Vec<u8>, SaslError> {
 
 /// Checks what a client made of an offer: no more than offered, and 0, which means no limit, is more.
 fn negotiated(field: &str, value: u32, min: u32, max: u32) -> Result<(), Violation> {
-    let no_limit = if field == "channel_max" && value == 0 { " (no limit)" } else { "" };
+    let no_limit = if value == 0 { " (no limit)" } else { "" };
     let (than, limit) = match value {
         0 => ("higher than the maximum", max),
         value if value < min => ("lower than the minimum", min),

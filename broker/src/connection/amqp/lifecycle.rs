@@ -39,8 +39,8 @@ impl AmqpSession {
                 Ok(Flow::Continue)
             }
             other => {
-                let text = format!("unexpected method {} on channel 0", other.name());
-                Err(fault(ReplyCode::ChannelError, text))
+                tracing::debug!(method = other.name(), "a method that does not belong on channel 0");
+                Err(fault(ReplyCode::ChannelError, "unexpected method in connection state running"))
             }
         }
     }
@@ -50,7 +50,7 @@ impl AmqpSession {
         let number = received.channel;
         let closing = self.closing.contains(&number);
         if received.kind != FrameKind::Method {
-            return if closing { Ok(()) } else { Err(not_open(number)) };
+            return if closing { Ok(()) } else { Err(not_open()) };
         }
         let method = Method::decode(&received.payload);
         self.current = method.as_ref().map_or_else(|error| error.ids(), Method::ids);
@@ -66,7 +66,7 @@ impl AmqpSession {
             }
             _ if closing => Ok(()),
             Ok(Method::Channel(ChannelMethod::Open(_))) => self.open_channel(number),
-            Ok(_) => Err(not_open(number)),
+            Ok(_) => Err(not_open()),
             Err(error) => Err(error.into()),
         }
     }
@@ -78,6 +78,7 @@ impl AmqpSession {
                 "number of channels opened ({}) has reached the negotiated channel_max ({max})",
                 self.channels.len()
             );
+            self.current = (0, 0);
             return Err(fault(ReplyCode::NotAllowed, text));
         }
         let consumers_max = self.common.context.limits.consumers_max;

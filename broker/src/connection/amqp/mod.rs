@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use leveret_journal::Position;
+use leveret_protocol::ReplyCode;
 use leveret_protocol::amqp::{self, basic, put_method};
 use tokio::net::TcpStream;
 
@@ -27,11 +28,12 @@ use self::encoder::AmqpEncoder;
 use self::get::GetOk;
 use self::ledger::Ledger;
 use self::session::AmqpSession;
-use super::Context;
 use super::common::Common;
 use super::login::Refused;
 use super::outbox::Outbox;
 use super::protocol::{Entered, Protocol};
+use super::{Context, Violation};
+use crate::auth;
 use crate::queue::ConnectionId;
 
 /// AMQP 0-9-1.
@@ -96,6 +98,14 @@ impl Outbox<Amqp> {
     fn send<'a>(&self, channel: u16, method: impl Into<amqp::Method<'a>>, position: Option<Position>) {
         self.send_frame(frame(channel, method), position);
     }
+}
+
+/// A part of a name that nobody can guess, so that nobody can put anything there who was not told.
+fn unguessable() -> Result<String, Violation> {
+    auth::nonce().map_err(|error| {
+        tracing::error!(%error, "the system gave no randomness");
+        faults::fault(ReplyCode::InternalError, "the broker could not choose a name")
+    })
 }
 
 fn frame<'a>(channel: u16, method: impl Into<amqp::Method<'a>>) -> Bytes {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::{Bytes, BytesMut};
 use leveret_protocol::amqp::basic::{self, Basic};
 use leveret_protocol::amqp::{
-    BasicProperties, Content, Method, PublishAttributes, put_method, reply_name, without_bcc,
+    BasicProperties, Content, InvalidMessage, Method, PublishAttributes, put_method, reply_name, without_bcc,
 };
 use leveret_protocol::{PropertiesFormat, ReplyCode};
 
@@ -19,19 +19,33 @@ use crate::channel::{Publication, Ticket};
 
 impl AmqpSession {
     /// Takes a message whose content is complete.
-    pub(super) fn publish(&mut self, number: u16, content: Content) -> Result<(), Violation> {
-        let payload = std::mem::take(&mut self.open(number)?.publish);
-        let method = Method::decode(&payload)?;
-        self.current = method.ids();
-        let Method::Basic(Basic::Publish(publish)) = method else { return Ok(()) };
+    pub(super) fn publish(&mut self, number: u16, content: &Content) -> Result<(), Violation> {
+        let mut payload = std::mem::take(&mut self.open(number)?.publish);
+        if let Method::Basic(Basic::Publish(publish)) = Method::decode(&payload)? {
+            self.take_in(number, &publish, content)?;
+        }
+        payload.clear();
+        if let Some(open) = self.channels.get_mut(&number) {
+            // For the next one: publishes are as long as each other.
+            open.publish = payload;
+        }
+        if self.common.publisher.is_full() { self.flush() } else { Ok(()) }
+    }
+
+    fn take_in(
+        &mut self,
+        number: u16,
+        publish: &basic::Publish<'_>,
+        content: &Content,
+    ) -> Result<(), Violation> {
         if publish.immediate {
             return Err(fault(ReplyCode::NotImplemented, "immediate=true"));
         }
-        let Content { properties, body } = &content;
+        let Content { properties, body } = content;
         self.check_size(properties.len() + body.len())?;
         let decoded = BasicProperties::decode(properties)?;
         self.check_user(&decoded)?;
-        let attributes = decoded.publish_attributes().map_err(|error| fault(error.reply_code(), error))?;
+        let attributes = decoded.publish_attributes().map_err(|error| invalid(&decoded, &error))?;
         let open = self.open(number)?;
         let stored = stored_properties(open, properties, &decoded, &attributes)?;
         let ticket_number = open.channel.confirms.then(|| open.channel.count_publish());
@@ -54,14 +68,14 @@ impl AmqpSession {
         let routed = common.publisher.add(&common.vhost, publication, ticket, common.work.now_ms);
         let routed = routed.map_err(|error| faults::topology(&error, common.vhost.name.as_str()))?;
         if !routed && publish.mandatory {
-            self.give_back(number, publish, &content);
+            self.give_back(number, publish, content);
         }
-        if self.common.publisher.is_full() { self.flush() } else { Ok(()) }
+        Ok(())
     }
 
     /// Returns a message to its publisher, before its confirm.
-    fn give_back(&self, number: u16, publish: basic::Publish<'_>, content: &Content) {
-        let basic::Publish { exchange, routing_key, .. } = publish;
+    fn give_back(&self, number: u16, publish: &basic::Publish<'_>, content: &Content) {
+        let basic::Publish { exchange, routing_key, .. } = *publish;
         let code = ReplyCode::NoRoute;
         let back =
             basic::Return { reply_code: code.into(), reply_text: reply_name(code), exchange, routing_key };
@@ -91,6 +105,19 @@ impl AmqpSession {
             _ => Ok(()),
         }
     }
+}
+
+/// Properties that no message may have, in RabbitMQ's words.
+fn invalid(properties: &BasicProperties<'_>, error: &InvalidMessage) -> Violation {
+    let text = match error {
+        InvalidMessage::Copies { header } => {
+            let value = properties.headers.and_then(|headers| headers.get(header));
+            let kind = value.map_or("array", faults::type_name);
+            format!("invalid message: {{unacceptable_type_in_header,\"{header}\",{kind}}}")
+        }
+        other => other.to_string(),
+    };
+    fault(error.reply_code(), text)
 }
 
 /// The properties as they are kept: as they came, unless they say what nobody may see, or stand for something else.

@@ -7,6 +7,7 @@ use super::super::Violation;
 use super::faults;
 use super::reply_to::is_reply_queue;
 use super::session::{AmqpSession, unimplemented};
+use super::unguessable;
 use crate::queue::{Counts, Settings};
 use crate::topology::{BindingDefinition, DeclareQueue, TopologyError};
 
@@ -36,8 +37,10 @@ impl AmqpSession {
         } else {
             let queue::Declare { durable, exclusive, auto_delete, arguments, .. } = *declare;
             let settings = Settings::from_arguments(durable, exclusive, auto_delete, &arguments.to_table())
-                .map_err(|error| self.misplaced(&error.into()))?;
-            let generated = QueueName::new(format!("amq.gen-{}", self.nonce()?))?;
+                .map_err(|error| {
+                faults::argument(&error, name.as_str(), self.common.vhost.name.as_str())
+            })?;
+            let generated = QueueName::new(format!("amq.gen-{}", unguessable()?))?;
             let common = &mut self.common;
             let asked = DeclareQueue { name, settings };
             let declared = common.vhost.declare_queue(asked, &generated, common.id, &mut common.work);
@@ -99,13 +102,17 @@ impl AmqpSession {
     fn delete_queue(&mut self, number: u16, delete: queue::Delete<'_>) -> Result<(), Violation> {
         let queue::Delete { queue, if_unused, if_empty, nowait } = delete;
         let name = self.queue_name(number, queue)?;
+        // The answer comes before the news that the queue's consumers have ended.
+        self.common.outbox.defer_news();
         let deleted = self.common.vhost.delete_queue(&name, if_unused, if_empty, self.common.id);
-        let (messages, position) = deleted.map_err(|error| self.misplaced(&error))?;
-        if !nowait {
-            let answer = queue::DeleteOk { message_count: count(messages) };
-            self.common.outbox.send(number, answer, Some(position));
+        if let Ok((messages, position)) = &deleted
+            && !nowait
+        {
+            let answer = queue::DeleteOk { message_count: count(*messages) };
+            self.common.outbox.send(number, answer, Some(*position));
         }
-        Ok(())
+        self.common.outbox.send_deferred();
+        deleted.map(drop).map_err(|error| self.misplaced(&error))
     }
 
     /// A binding of a queue. Without a queue and without a key, the key is the name of the queue declared last, too.

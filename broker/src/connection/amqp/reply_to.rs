@@ -10,6 +10,7 @@ use super::super::Violation;
 use super::channel::Replies;
 use super::faults::{self, fault};
 use super::session::AmqpSession;
+use super::unguessable;
 use crate::queue::Settings;
 use crate::topology::{DeclareQueue, TopologyError};
 
@@ -35,7 +36,7 @@ impl AmqpSession {
         if self.open(number)?.replies.is_some() {
             return Err(fault(ReplyCode::PreconditionFailed, "reply consumer already set"));
         }
-        let name = QueueName::new(format!("{NAME}.{}", self.nonce()?))?;
+        let name = QueueName::new(format!("{NAME}.{}", unguessable()?))?;
         let settings = Settings::from_arguments(false, true, true, &Table::new())
             .map_err(|error| fault(ReplyCode::InternalError, error))?;
         let declare = DeclareQueue { name: QueueName::new("")?, settings };
@@ -65,7 +66,7 @@ impl AmqpSession {
             let text = format!("no queue '{}' in vhost '{vhost}'", declare.queue);
             return Err(fault(ReplyCode::NotFound, text));
         }
-        self.open(number)?.last_queue = declare.queue.to_owned();
+        declare.queue.clone_into(&mut self.open(number)?.last_queue);
         if !declare.nowait {
             let answer = queue::DeclareOk { queue: declare.queue, message_count: 0, consumer_count: 1 };
             self.common.outbox.send(number, answer, None);

@@ -34,6 +34,9 @@ pub(in super::super) struct AmqpSession {
     held: Option<Frame>,
 }
 
+/// The class and method of a publish, whose content comes in frames without either.
+const PUBLISH_IDS: (u16, u16) = (60, 40);
+
 /// The first bytes of a `basic.consume`.
 const CONSUME_IDS: [u8; 4] = [0, 60, 0, 20];
 
@@ -161,7 +164,7 @@ impl AmqpSession {
 
     /// The channel of this number. It is there: a method came on it a moment ago.
     pub(super) fn open(&mut self, number: u16) -> Result<&mut OpenChannel, Violation> {
-        self.channels.get_mut(&number).ok_or_else(|| not_open(number))
+        self.channels.get_mut(&number).ok_or_else(not_open)
     }
 
     pub(super) fn refused(&self, error: &ChannelError) -> Violation {
@@ -180,8 +183,8 @@ impl AmqpSession {
     }
 
     fn apply(&mut self, frame: Frame) -> Result<Flow, Violation> {
-        self.current = (0, 0);
         let number = frame.channel;
+        self.current = (0, 0);
         match frame.kind {
             FrameKind::Heartbeat => return Ok(Flow::Continue),
             _ if number == 0 => return self.on_connection(&frame),
@@ -191,6 +194,9 @@ impl AmqpSession {
             self.on_closed_channel(&frame)?;
             return Ok(Flow::Continue);
         };
+        if !open.publish.is_empty() {
+            self.current = PUBLISH_IDS;
+        }
         let body_bytes_max = self.common.context.limits.message_bytes_max as u64;
         match open.assembler.accept(frame, body_bytes_max).map_err(|error| Violation {
             code: error.reply_code(),
@@ -198,13 +204,14 @@ impl AmqpSession {
             closes: error.closes(),
         })? {
             Assembled::Incomplete => {}
-            Assembled::Content(content) => self.publish(number, content)?,
+            Assembled::Content(content) => self.publish(number, &content)?,
             Assembled::Method(payload) => {
                 let method = Method::decode(&payload).inspect_err(|error| self.current = error.ids())?;
                 self.current = method.ids();
                 if let Method::Basic(Basic::Publish(_)) = method {
                     open.assembler.expect_content();
-                    open.publish = payload;
+                    // Copied, because a slice would keep the read buffer alive until the content is here.
+                    open.publish.extend_from_slice(&payload);
                 } else {
                     self.method(number, &method)?;
                 }
@@ -272,6 +279,6 @@ pub(super) fn unimplemented() -> Violation {
     fault(ReplyCode::CommandInvalid, "unimplemented method")
 }
 
-pub(super) fn not_open(number: u16) -> Violation {
-    fault(ReplyCode::ChannelError, format!("expected 'channel.open': channel {number} is not open"))
+pub(super) fn not_open() -> Violation {
+    fault(ReplyCode::ChannelError, "expected 'channel.open'")
 }
