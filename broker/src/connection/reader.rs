@@ -36,6 +36,13 @@ enum End {
     Broker(Violation),
 }
 
+impl End {
+    fn stopping() -> Self {
+        let text = "the broker is shutting down";
+        Self::Broker(Violation::of_connection(ReplyCode::ConnectionForced, text))
+    }
+}
+
 impl<S: Session> Reader<S> {
     /// `rest` is what has been read already; `heartbeat` what was agreed on.
     pub(super) fn new(
@@ -64,16 +71,20 @@ impl<S: Session> Reader<S> {
     async fn serve(&mut self, context: &Context) -> End {
         let resume = Arc::clone(&self.resume);
         loop {
+            let mut full = false;
             match self.session.apply_all(&mut self.buffer) {
                 Ok(Flow::Continue) => {}
-                Ok(Flow::Full) => {
-                    self.session.wait_for_room().await;
-                    continue;
-                }
+                Ok(Flow::Full) => full = true,
                 Ok(Flow::Closed) => return End::Client,
                 Err(violation) => return End::Broker(violation),
             }
-            self.session.wait_for_room().await;
+            tokio::select! {
+                () = self.session.wait_for_room() => {}
+                () = context.stopping.cancelled() => return End::stopping(),
+            }
+            if full {
+                continue;
+            }
             if self.buffer.is_empty() {
                 // An idle connection keeps no buffer.
                 self.buffer = BytesMut::new();
@@ -84,10 +95,7 @@ impl<S: Session> Reader<S> {
                     Ok(_) => {}
                 },
                 () = resume.notified() => self.session.resume(),
-                () = context.stopping.cancelled() => {
-                    let text = "the broker is shutting down";
-                    return End::Broker(Violation::of_connection(ReplyCode::ConnectionForced, text));
-                }
+                () = context.stopping.cancelled() => return End::stopping(),
             }
         }
     }

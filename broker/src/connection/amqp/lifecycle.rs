@@ -92,9 +92,7 @@ impl AmqpSession {
     pub(super) fn on_channel(&mut self, number: u16, method: &ChannelMethod<'_>) -> Result<(), Violation> {
         match method {
             ChannelMethod::Close(_) => {
-                if let Some(open) = self.channels.remove(&number) {
-                    open.channel.close(&mut self.common.work);
-                }
+                self.end_channel(number);
                 self.common.outbox.send(number, channel::CloseOk {}, None);
                 Ok(())
             }
@@ -137,9 +135,12 @@ impl AmqpSession {
     pub(super) fn say_goodbye(&self, violation: &Violation) {
         let stops = violation.code == ReplyCode::ConnectionForced;
         let (class_id, method_id) = if stops { (0, 0) } else { self.current };
+        // Clients look for these words to tell a stop from a mistake of theirs.
+        let forced = "broker forced connection closure with reason 'shutdown'";
+        let text = if stops { forced } else { &violation.text };
         let close = connection::Close {
             reply_code: violation.code.into(),
-            reply_text: &reply_text(violation.code, &violation.text),
+            reply_text: &reply_text(violation.code, text),
             class_id,
             method_id,
         };

@@ -30,12 +30,17 @@ pub(in super::super) struct AmqpSession {
     /// The class and method that a close would be about.
     pub(super) current: (u16, u16),
     pub(super) acks: Acks,
+    /// The bytes of unfinished messages on all channels.
+    unfinished_bytes: usize,
     /// A frame that waits until all answers before it are on their way.
     held: Option<Frame>,
 }
 
 /// The class and method of a publish, whose content comes in frames without either.
 const PUBLISH_IDS: (u16, u16) = (60, 40);
+
+/// How many of the largest messages a connection may have begun and not finished.
+const UNFINISHED_MESSAGES_MAX: usize = 4;
 
 /// The first bytes of a `basic.consume`.
 const CONSUME_IDS: [u8; 4] = [0, 60, 0, 20];
@@ -150,6 +155,7 @@ impl AmqpSession {
             frame_bytes_max: entered.frame_bytes_max,
             current: (0, 0),
             acks: Acks::default(),
+            unfinished_bytes: 0,
             held: None,
         }
     }
@@ -198,12 +204,15 @@ impl AmqpSession {
             self.current = PUBLISH_IDS;
         }
         let body_bytes_max = self.common.context.limits.message_bytes_max as u64;
-        match open.assembler.accept(frame, body_bytes_max).map_err(|error| Violation {
+        let before = open.assembler.held_bytes();
+        let assembled = open.assembler.accept(frame, body_bytes_max).map_err(|error| Violation {
             code: error.reply_code(),
             text: error.to_string(),
             closes: error.closes(),
-        })? {
-            Assembled::Incomplete => {}
+        });
+        self.unfinished_bytes = (self.unfinished_bytes + open.assembler.held_bytes()).saturating_sub(before);
+        match assembled? {
+            Assembled::Incomplete => self.check_unfinished()?,
             Assembled::Content(content) => self.publish(number, &content)?,
             Assembled::Method(payload) => {
                 let method = Method::decode(&payload).inspect_err(|error| self.current = error.ids())?;
@@ -218,6 +227,16 @@ impl AmqpSession {
             }
         }
         Ok(Flow::Continue)
+    }
+
+    /// Each channel may begin a large message, and none of them need ever finish it.
+    fn check_unfinished(&self) -> Result<(), Violation> {
+        let max = self.common.context.limits.message_bytes_max.saturating_mul(UNFINISHED_MESSAGES_MAX);
+        if self.unfinished_bytes <= max {
+            return Ok(());
+        }
+        let text = format!("unfinished messages on all channels have more than {max} bytes together");
+        Err(fault(ReplyCode::ResourceError, text))
     }
 
     fn method(&mut self, number: u16, method: &Method<'_>) -> Result<(), Violation> {
@@ -252,6 +271,14 @@ impl AmqpSession {
         }
     }
 
+    /// Ends a channel: what it has not settled goes back to the queues. Whether it was open.
+    pub(super) fn end_channel(&mut self, number: u16) -> bool {
+        let Some(open) = self.channels.remove(&number) else { return false };
+        self.unfinished_bytes = self.unfinished_bytes.saturating_sub(open.assembler.held_bytes());
+        open.channel.close(&mut self.common.work);
+        true
+    }
+
     /// Ends the channel that a violation is about, if it is about one.
     fn close_channel_for(&mut self, number: u16, violation: Violation) -> Result<Flow, Violation> {
         if violation.closes == Closes::Connection || number == 0 {
@@ -259,8 +286,7 @@ impl AmqpSession {
         }
         // What it has published and settled before the mistake counts.
         self.flush()?;
-        if let Some(open) = self.channels.remove(&number) {
-            open.channel.close(&mut self.common.work);
+        if self.end_channel(number) {
             self.closing.insert(number);
             self.send_channel_close(number, &violation);
         }
