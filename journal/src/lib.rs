@@ -162,6 +162,11 @@ impl Journal {
         Group::begin(&self.shared, bytes)
     }
 
+    /// How many bytes a group has at most, as counted by [`group_bytes`]: what fits a segment.
+    pub fn group_bytes_max(&self) -> usize {
+        self.shared.folder.layout.body_bytes_max()
+    }
+
     /// How far the disk is.
     pub fn synced(&self) -> Synced {
         Synced::up_to(self.shared.synced.load(Ordering::Acquire))

@@ -3,7 +3,7 @@
 use leveret_protocol::ReplyCode;
 
 use crate::queue::UnknownTag;
-use crate::topology::TopologyError;
+use crate::topology::{CommitError, TopologyError};
 
 /// Why an operation on a channel is refused.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +33,26 @@ pub enum ChannelError {
         /// The number.
         consumer: u32,
     },
+    /// A commit that was not carried out.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// A commit, a rollback or a transaction's publish on a channel without transactions.
+    #[error("channel is not transactional")]
+    NotTransactional,
+    /// Confirms are asked for on a channel with transactions.
+    #[error("cannot switch from tx to confirm mode")]
+    NoConfirmsWithTransactions,
+    /// Transactions are asked for on a channel with confirms.
+    #[error("cannot switch from confirm to tx mode")]
+    NoTransactionsWithConfirms,
+    /// Another publish would exceed what the connection's open transactions may take.
+    #[error(
+        "the open transactions of this connection have as many bytes as they may, {max}; commit in smaller parts"
+    )]
+    TransactionTooLarge {
+        /// The limit, in bytes.
+        max: usize,
+    },
     /// A channel may not have any more.
     #[error("a channel has at most {max} consumers")]
     TooManyConsumers {
@@ -46,9 +66,14 @@ impl ChannelError {
     pub fn code(&self) -> ReplyCode {
         match self {
             Self::Topology(error) => error.code(),
-            Self::UnknownTag(_) | Self::NoConsumer { .. } | Self::CreditWithAcks { .. } => {
-                ReplyCode::PreconditionFailed
-            }
+            Self::Commit(error) => error.code(),
+            Self::UnknownTag(_)
+            | Self::NoConsumer { .. }
+            | Self::CreditWithAcks { .. }
+            | Self::NotTransactional
+            | Self::NoConfirmsWithTransactions
+            | Self::NoTransactionsWithConfirms
+            | Self::TransactionTooLarge { .. } => ReplyCode::PreconditionFailed,
             Self::ConsumerInUse { .. } => ReplyCode::NotAllowed,
             Self::TooManyConsumers { .. } => ReplyCode::ResourceError,
         }

@@ -9,6 +9,7 @@ mod error;
 mod prefetch;
 mod publish;
 mod settle;
+mod transaction;
 
 #[cfg(test)]
 mod tests;
@@ -20,8 +21,10 @@ pub use confirm::ConfirmRuns;
 pub use consume::Consume;
 pub use error::ChannelError;
 pub use publish::{Publication, Publisher, Ticket};
+pub use transaction::{CommitOutcome, TRANSACTION_BYTES_MAX, TransactionBudget};
 
 use self::prefetch::SharedPrefetch;
+use self::transaction::Transaction;
 use crate::queue::{ConnectionId, HolderId, Queue, Share, Work};
 use crate::topology::Vhost;
 
@@ -38,6 +41,8 @@ pub struct Channel {
     held: BTreeMap<u32, Held>,
     consumers_max: usize,
     shared_prefetch: Option<SharedPrefetch>,
+    /// What is collected, if the channel is transactional.
+    transaction: Option<Transaction>,
 }
 
 /// A consumer, or the holder of what was got from one queue.
@@ -84,6 +89,7 @@ impl Channel {
             held: BTreeMap::new(),
             consumers_max,
             shared_prefetch: None,
+            transaction: None,
         }
     }
 

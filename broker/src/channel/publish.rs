@@ -82,6 +82,17 @@ impl Publisher {
         Ok(routed)
     }
 
+    /// Resolves and copies a message that does not go into the batch.
+    pub(super) fn prepare(
+        &mut self,
+        vhost: &Vhost,
+        publication: Publication<'_>,
+        now_ms: u64,
+    ) -> Result<Pending, TopologyError> {
+        let resolved = self.resolve(vhost, &publication)?;
+        Ok(Pending { message: publication.into_message(&resolved, now_ms), resolved })
+    }
+
     /// Whether the batch is as large as it should get.
     pub fn is_full(&self) -> bool {
         self.batch.len() >= BATCH_MESSAGES_MAX || self.bytes >= BATCH_BYTES_MAX

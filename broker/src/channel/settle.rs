@@ -5,7 +5,7 @@ use crate::queue::{QueueGone, Verb, Work};
 
 impl Channel {
     /// Settles deliveries of one consumer by ranges of tags; a single range that begins with 0 means all up to its
-    /// end.
+    /// end. On a transactional channel it is only checked now, and takes effect with the commit.
     pub fn settle(
         &mut self,
         number: u32,
@@ -13,6 +13,9 @@ impl Channel {
         verb: &Verb,
         work: &mut Work,
     ) -> Result<(), ChannelError> {
+        if self.transaction.is_some() {
+            return self.settle_later(number, ranges, verb, work);
+        }
         let held = self.held.get(&number).ok_or(ChannelError::NoConsumer { consumer: number })?;
         match held.queue.settle(held.holder, ranges, verb, work) {
             Ok(Ok(0)) if held.role == Role::Cancelled => drop(self.held.remove(&number)),

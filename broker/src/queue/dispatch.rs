@@ -136,13 +136,12 @@ impl State {
     fn next_taker(&mut self) -> Option<(u32, usize)> {
         loop {
             let (slot, peers) = self.turns.pop()?;
-            let Some(Serving { consumer, unacked, share, .. }) = self.holders.consumer_mut(slot) else {
-                continue;
-            };
-            if consumer.credit_left(unacked.len()) == 0 {
-                consumer.place = Place::Idle;
-            } else if consumer.outlet.room_or_starve() == 0 || !share.is_none_or(Share::take) {
-                consumer.place = Place::Starved;
+            let Some(serving) = self.holders.consumer_mut(slot) else { continue };
+            if serving.credit_left() == 0 {
+                serving.consumer.place = Place::Idle;
+            } else if serving.consumer.outlet.room_or_starve() == 0 || !serving.share.is_none_or(Share::take)
+            {
+                serving.consumer.place = Place::Starved;
                 self.starved.push(slot);
             } else {
                 return Some((slot, peers));
@@ -164,15 +163,13 @@ impl State {
                 break;
             }
             let Some(next) = first.take().or_else(|| self.pop_live(now_ms, fx)) else { break };
-            let Some(Serving { id: holder, consumer, unacked, .. }) = self.holders.consumer_mut(slot) else {
-                break;
-            };
+            let Some(serving) = self.holders.consumer_mut(slot) else { break };
             weight += effects::weight(&next.1);
-            consumer.spend_credit();
-            let no_ack = consumer.no_ack;
-            let (delivery, kept_bytes) = hand_over(next, holder, unacked, no_ack, short, fx);
+            serving.consumer.spend_credit();
+            let no_ack = serving.consumer.no_ack;
+            let (delivery, kept_bytes) = hand_over(next, serving.id, serving.unacked, no_ack, short, fx);
             fx.deliveries.push(delivery);
-            let last = consumer.credit_left(unacked.len()) == 0 || weight >= room;
+            let last = serving.credit_left() == 0 || weight >= room;
             self.count_unacked(no_ack, kept_bytes);
             if last {
                 break;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::consumers::{Consumer, Share};
 use super::entry::Entry;
+use super::state::Verb;
 use super::unacked::Unacked;
 
 /// Who holds deliveries of one queue: a consumer, or a channel that gets messages one by one.
@@ -29,6 +30,8 @@ pub(super) struct Holder {
     pub(super) unacked: Unacked<Entry>,
     /// Its part in a credit for several consumers. A consumer that leaves has it for as long as it holds something.
     pub(super) share: Option<Arc<Share>>,
+    /// What a transaction has taken from `unacked`, with what is to become of it. It counts as unsettled.
+    pub(super) set_aside: Vec<(u64, Entry, Verb)>,
 }
 
 /// A consumer with what it holds.
@@ -37,6 +40,14 @@ pub(super) struct Serving<'a> {
     pub(super) consumer: &'a mut Consumer,
     pub(super) unacked: &'a mut Unacked<Entry>,
     pub(super) share: Option<&'a Share>,
+    set_aside: usize,
+}
+
+impl Serving<'_> {
+    /// How many deliveries it may get now, by its own limit.
+    pub(super) fn credit_left(&self) -> usize {
+        self.consumer.credit_left(self.unacked.len() + self.set_aside)
+    }
 }
 
 #[derive(Debug)]
@@ -60,6 +71,17 @@ impl Role {
 }
 
 impl Holder {
+    /// How many deliveries it has that are not settled.
+    pub(super) fn unsettled(&self) -> usize {
+        self.unacked.len() + self.set_aside.len()
+    }
+
+    /// Takes back what was set aside. `scratch` is empty before and after.
+    pub(super) fn put_back(&mut self, scratch: &mut Vec<(u64, Entry)>) {
+        scratch.extend(self.set_aside.drain(..).map(|(tag, entry, _)| (tag, entry)));
+        self.unacked.put_back(scratch);
+    }
+
     pub(super) fn give_back_share(&self, settled: usize) {
         if let Some(share) = &self.share {
             share.give_back(settled);
@@ -82,7 +104,7 @@ struct Slot {
 
 impl Holders {
     pub(super) fn insert(&mut self, role: Role) -> HolderId {
-        let holder = Some(Holder { role, unacked: Unacked::new(), share: None });
+        let holder = Some(Holder { role, unacked: Unacked::new(), share: None, set_aside: Vec::new() });
         if let Some(slot) = self.free.pop()
             && let Some(place) = self.slots.get_mut(slot as usize)
         {
@@ -119,8 +141,8 @@ impl Holders {
         let place = self.slots.get_mut(slot as usize)?;
         let id = HolderId { slot, generation: place.generation };
         match place.holder.as_mut()? {
-            Holder { role: Role::Consumer(consumer), unacked, share } => {
-                Some(Serving { id, consumer, unacked, share: share.as_deref() })
+            Holder { role: Role::Consumer(consumer), unacked, share, set_aside } => {
+                Some(Serving { id, consumer, unacked, share: share.as_deref(), set_aside: set_aside.len() })
             }
             _ => None,
         }

@@ -9,10 +9,10 @@ use super::consumers::{Consumer, ConsumerSpec, Place, Share, SubscribeError};
 use super::effects::{DeleteReason, Delivery, Effects};
 use super::entry::{Entry, NEVER};
 use super::expiry::{self, Lease};
-use super::holders::{HolderId, Holders, Role, Serving};
+use super::holders::{Holder, HolderId, Holders, Role, Serving};
 use super::limits::Limits;
 use super::ready::{Ready, Wanted};
-use super::settings::Settings;
+use super::settings::{Overflow, Settings};
 use super::turns::Turns;
 use crate::store::{Message, Seq, Stub};
 
@@ -222,7 +222,7 @@ impl State {
     /// holders whose deliveries need no settling or are the answer to [`State::get`], as in RabbitMQ.
     pub fn share(&mut self, holder: HolderId, share: Option<Arc<Share>>) {
         let Some(held) = self.holders.get_mut(holder).filter(|held| held.role.is_limited()) else { return };
-        let unsettled = held.unacked.len();
+        let unsettled = held.unsettled();
         if let Some(left) = std::mem::replace(&mut held.share, share) {
             left.give_back(unsettled);
         }
@@ -242,18 +242,8 @@ impl State {
         verb: &Verb,
         fx: &mut Effects,
     ) -> Result<(), UnknownTag> {
-        let unknown = UnknownTag { tag: ranges.first().map_or(0, |range| range.0) };
-        let held = self.holders.get_mut(holder).ok_or(unknown)?;
-        for &(first, last) in ranges {
-            if let Err(tag) = held.unacked.take_range(first, last, &mut self.scratch) {
-                held.unacked.put_back(&mut self.scratch);
-                return Err(UnknownTag { tag });
-            }
-        }
-        held.unacked.tidy();
-        held.give_back_share(self.scratch.len());
-        self.apply(verb, fx);
-        self.after_settle(holder);
+        self.take(holder, ranges)?;
+        self.settle_taken(holder, verb, fx);
         Ok(())
     }
 
@@ -266,16 +256,63 @@ impl State {
         verb: &Verb,
         fx: &mut Effects,
     ) -> Result<(), UnknownTag> {
-        let unknown = UnknownTag { tag: last };
-        let held = self.holders.get_mut(holder).ok_or(unknown)?;
-        if last >= held.unacked.next_tag() {
-            return Err(unknown);
-        }
-        held.unacked.take_up_to(if last == 0 { u64::MAX } else { last }, &mut self.scratch);
-        held.give_back_share(self.scratch.len());
-        self.apply(verb, fx);
-        self.after_settle(holder);
+        self.take_up_to(holder, last)?;
+        self.settle_taken(holder, verb, fx);
         Ok(())
+    }
+
+    /// Takes deliveries out of their holder's hands for a transaction: they stay unsettled, and can be settled neither
+    /// otherwise nor again, until [`State::settle_set_aside`] does it or [`State::put_back`] undoes this. A single
+    /// range that begins with 0 means all up to its end, of those that there are now.
+    pub fn set_aside(
+        &mut self,
+        holder: HolderId,
+        ranges: &[(u64, u64)],
+        verb: &Verb,
+    ) -> Result<(), UnknownTag> {
+        match ranges {
+            [(0, last)] => self.take_up_to(holder, *last)?,
+            ranges => self.take(holder, ranges)?,
+        }
+        if let Some(held) = self.holders.get_mut(holder) {
+            held.set_aside.extend(self.scratch.drain(..).map(|(tag, entry)| (tag, entry, verb.clone())));
+        }
+        Ok(())
+    }
+
+    /// Settles what was set aside, in the order in which it was.
+    pub fn settle_set_aside(&mut self, holder: HolderId, fx: &mut Effects) {
+        let Some(held) = self.holders.get_mut(holder) else { return };
+        let mut set_aside = std::mem::take(&mut held.set_aside).into_iter().peekable();
+        held.give_back_share(set_aside.len());
+        while let Some((tag, entry, verb)) = set_aside.next() {
+            self.scratch.push((tag, entry));
+            while let Some((tag, entry, _)) = set_aside.next_if(|(_, _, next)| *next == verb) {
+                self.scratch.push((tag, entry));
+            }
+            self.apply(&verb, fx);
+        }
+        self.after_settle(holder);
+    }
+
+    /// Gives what was set aside back to its holder, as if it never had been. Nothing is delivered again.
+    pub fn put_back(&mut self, holder: HolderId) {
+        if let Some(held) = self.holders.get_mut(holder) {
+            held.put_back(&mut self.scratch);
+        }
+    }
+
+    /// How many deliveries are set aside for this holder.
+    pub fn set_aside_of(&self, holder: HolderId) -> usize {
+        self.holders.get(holder).map_or(0, |held| held.set_aside.len())
+    }
+
+    /// Whether it takes so many more messages, with bodies of so many bytes, if no consumer takes any of them.
+    pub fn has_room_for(&self, messages: u64, bytes: u64) -> bool {
+        self.limits.overflow == Overflow::DropHead
+            || !self
+                .limits
+                .exceeded(self.ready.len().saturating_add(messages), self.ready.bytes().saturating_add(bytes))
     }
 
     /// Allows a consumer with [`Credit::Counted`](super::Credit::Counted) this many more deliveries. Without effect
@@ -310,6 +347,7 @@ impl State {
     pub fn release(&mut self, holder: HolderId, now_ms: u64, fx: &mut Effects) {
         self.detach(holder, now_ms, fx);
         if let Some(held) = self.holders.get_mut(holder) {
+            held.put_back(&mut self.scratch);
             held.unacked.take_up_to(u64::MAX, &mut self.scratch);
             held.give_back_share(self.scratch.len());
             self.apply(&Verb::Requeue, fx);
@@ -367,7 +405,7 @@ impl State {
 
     /// How many deliveries this holder has not settled; none if it has gone.
     pub fn unacked_of(&self, holder: HolderId) -> usize {
-        self.holders.get(holder).map_or(0, |held| held.unacked.len())
+        self.holders.get(holder).map_or(0, Holder::unsettled)
     }
 
     /// How many consumers there are, served or not.
@@ -390,16 +428,50 @@ impl State {
         if self.line.front().is_some_and(|active| active.slot() != slot) {
             return;
         }
-        let Some(Serving { consumer, unacked, .. }) = self.holders.consumer_mut(slot) else { return };
-        if consumer.place == Place::Idle && consumer.credit_left(unacked.len()) > 0 {
-            consumer.place = Place::Waiting;
-            self.turns.push(consumer.priority, slot);
+        let Some(serving) = self.holders.consumer_mut(slot) else { return };
+        if serving.consumer.place == Place::Idle && serving.credit_left() > 0 {
+            serving.consumer.place = Place::Waiting;
+            self.turns.push(serving.consumer.priority, slot);
         }
     }
 
     /// Gives a message up.
     pub(super) fn bury(&self, entry: Entry, reason: DeathReason, note: Option<&Arc<str>>, fx: &mut Effects) {
         fx.bury(entry, reason, note, self.settings.dead_letter.is_some());
+    }
+
+    /// Moves deliveries of a holder to `scratch`; all of them, or none if one is not held.
+    fn take(&mut self, holder: HolderId, ranges: &[(u64, u64)]) -> Result<(), UnknownTag> {
+        let unknown = UnknownTag { tag: ranges.first().map_or(0, |range| range.0) };
+        let held = &mut self.holders.get_mut(holder).ok_or(unknown)?.unacked;
+        for &(first, last) in ranges {
+            if let Err(tag) = held.take_range(first, last, &mut self.scratch) {
+                held.put_back(&mut self.scratch);
+                return Err(UnknownTag { tag });
+            }
+        }
+        held.tidy();
+        Ok(())
+    }
+
+    /// Moves a holder's deliveries up to `last` to `scratch`; all of them, if that is 0.
+    fn take_up_to(&mut self, holder: HolderId, last: u64) -> Result<(), UnknownTag> {
+        let unknown = UnknownTag { tag: last };
+        let held = &mut self.holders.get_mut(holder).ok_or(unknown)?.unacked;
+        if last >= held.next_tag() {
+            return Err(unknown);
+        }
+        held.take_up_to(if last == 0 { u64::MAX } else { last }, &mut self.scratch);
+        Ok(())
+    }
+
+    /// Settles what was taken from a holder.
+    fn settle_taken(&mut self, holder: HolderId, verb: &Verb, fx: &mut Effects) {
+        if let Some(held) = self.holders.get(holder) {
+            held.give_back_share(self.scratch.len());
+        }
+        self.apply(verb, fx);
+        self.after_settle(holder);
     }
 
     /// Settles what `scratch` holds, and empties it.
@@ -441,7 +513,7 @@ impl State {
     /// A holder that leaves and has settled everything is forgotten; any other may have credit again.
     fn after_settle(&mut self, holder: HolderId) {
         let Some(held) = self.holders.get(holder) else { return };
-        if matches!(held.role, Role::Leaving) && held.unacked.len() == 0 {
+        if matches!(held.role, Role::Leaving) && held.unsettled() == 0 {
             self.holders.remove(holder);
         } else {
             self.wake(holder.slot());

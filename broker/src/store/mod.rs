@@ -145,6 +145,11 @@ impl Store {
         self.journal.synced()
     }
 
+    /// How many bytes of small records may be written as one group.
+    pub fn group_bytes_max(&self) -> usize {
+        self.journal.group_bytes_max()
+    }
+
     /// Tells of every commit, and of the failure that ends them.
     pub fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.clone()
@@ -177,6 +182,8 @@ impl Store {
         messages: impl IntoIterator<Item = (&'a mut Message, u32)>,
         scratch: &mut Vec<u8>,
     ) -> Result<(), StoreError> {
+        // A group must fit a segment.
+        let aim = GROUP_BYTES_AIM.min(self.group_bytes_max() / 4);
         let mut messages = messages.into_iter().peekable();
         while messages.peek().is_some() {
             let mut group = None;
@@ -186,7 +193,7 @@ impl Store {
             {
                 let bound = bytes_bound(message);
                 if group.is_none() {
-                    room = bound.max(GROUP_BYTES_AIM);
+                    room = bound.max(aim);
                     group = Some(self.journal.stage(room)?);
                 }
                 if let Some(group) = &mut group {

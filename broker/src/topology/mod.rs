@@ -11,6 +11,7 @@ mod definitions;
 mod error;
 mod publish;
 mod readers;
+mod transaction;
 mod vhost;
 
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub use definitions::{BindingDefinition, Definition, compact};
 pub use error::TopologyError;
 pub use publish::{Pending, Resolved};
 pub use readers::{READERS, Readers};
+pub use transaction::{CommitError, Committed, Settling};
 pub use vhost::Vhost;
 
 use crate::queue::Work;

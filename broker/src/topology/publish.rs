@@ -21,7 +21,7 @@ pub struct Resolved {
     /// The queues, each once.
     pub queues: SmallVec<[Arc<Queue>; 2]>,
     /// How many of them are durable.
-    durable: u32,
+    pub(super) durable: u32,
 }
 
 /// A message with its way.

@@ -2,10 +2,11 @@
 
 mod headers;
 mod prefetch;
+mod transactions;
 
 use std::sync::Arc;
 
-use leveret_journal::{Journal, Options, RealDisk};
+use leveret_journal::{Journal, Options, SimDisk, Stepper};
 use leveret_protocol::{QueueName, Table, Value, VhostName};
 use parking_lot::Mutex;
 
@@ -16,12 +17,18 @@ use crate::topology::{Alarms, DeclareQueue, Topology, VhostLimits};
 
 const CONNECTION: ConnectionId = ConnectionId(1);
 
-/// A broker without sockets.
+const SEGMENT_BYTES: u64 = 16 << 10;
+
+fn options() -> Options {
+    Options { segment_bytes: SEGMENT_BYTES, ..Options::new("/data", 1) }
+}
+
+/// A broker without sockets, on a disk that does nothing of itself.
 struct World {
-    store: Arc<Store>,
+    disk: SimDisk,
+    stepper: Stepper,
     vhost: Arc<Vhost>,
     work: Work,
-    folder: tempfile::TempDir,
 }
 
 /// What a consumer got and nobody has looked at yet.
@@ -53,18 +60,20 @@ fn name(name: &str) -> QueueName {
 
 impl World {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::on(SimDisk::new(1))
+    }
+
+    fn on(disk: SimDisk) -> Self {
         let (reporter, progress) = ProgressReporter::new();
-        let options = Options { segment_bytes: 64 << 10, ..Options::new(folder.path(), 1) };
-        let pins = Arc::new(Pins::new(options.segment_bytes));
-        let (journal, _) = Journal::open(Arc::new(RealDisk), options, reporter, &mut |_| Ok(())).unwrap();
-        let store = Store::new(journal, pins, progress);
+        let opened = Journal::open_stepped(Arc::new(disk.clone()), options(), reporter, &mut |_| Ok(()));
+        let (journal, stepper, _) = opened.unwrap();
+        let store = Store::new(journal, Arc::new(Pins::new(SEGMENT_BYTES)), progress);
         let limits = VhostLimits { queues_max: 100, exchanges_max: 100, bindings_max: 100 };
-        let topology = Topology::new(Arc::clone(&store), Arc::new(Alarms::default()), limits);
+        let topology = Topology::new(store, Arc::new(Alarms::default()), limits);
         let vhost = topology.ensure_vhost(&VhostName::new("/").unwrap()).unwrap();
         let mut work = Work::default();
         work.now_ms = 1_000_000;
-        Self { store, vhost, work, folder }
+        Self { disk, stepper, vhost, work }
     }
 
     fn queue(&mut self, queue: &str, arguments: &[(&str, Value)]) -> Arc<Queue> {

@@ -160,6 +160,18 @@ impl Pair {
                 let result = self.state.settle_up_to(holder, *last, verb, &mut self.fx);
                 assert_eq!(result, self.model.settle_up_to(at, *last, verb));
             }
+            HolderOp::SetAside { ranges, verb } => {
+                let result = self.state.set_aside(holder, ranges, verb);
+                assert_eq!(result, self.model.set_aside(at, ranges, verb));
+            }
+            HolderOp::SettleSetAside => {
+                self.state.settle_set_aside(holder, &mut self.fx);
+                self.model.settle_set_aside(at);
+            }
+            HolderOp::PutBack => {
+                self.state.put_back(holder);
+                self.model.put_back(at);
+            }
             HolderOp::Get { no_ack } => {
                 let got = self.state.get(holder, *no_ack, self.now, &mut self.fx);
                 let delivery = got.as_ref().map(|got| &got.delivery);
@@ -227,6 +239,7 @@ impl Pair {
         assert_eq!(state.next_deadline_ms(), model.next_deadline_ms());
         for (at, holder) in self.holders.iter().enumerate() {
             assert_eq!(state.unacked_of(*holder), model.held_by(at).count(), "holder {at}");
+            assert_eq!(state.set_aside_of(*holder), model.set_aside_of(at), "holder {at}");
         }
         assert_eq!(self.shared.has_room(), model.shared_unsettled() < SHARED_MAX as usize);
         for (outlet, waiting) in self.outlets.iter().zip(model.waiting) {

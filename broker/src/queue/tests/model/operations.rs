@@ -49,6 +49,9 @@ pub(super) enum Op {
 pub(super) enum HolderOp {
     Settle { ranges: Vec<(u64, u64)>, verb: Verb },
     SettleUpTo { last: u64, verb: Verb },
+    SetAside { ranges: Vec<(u64, u64)>, verb: Verb },
+    SettleSetAside,
+    PutBack,
     Get { no_ack: bool },
     AddCredit { more: u32 },
     Share { shares: bool },
@@ -133,6 +136,11 @@ fn holder_operation() -> impl Strategy<Value = HolderOp> {
         1 => (tag(), tag()),
     ];
     prop_oneof![
+        4 => (vec(range.clone(), 0..3), verb()).prop_map(|(ranges, verb)| HolderOp::SetAside { ranges, verb }),
+        2 => (tag(), verb())
+            .prop_map(|(last, verb)| HolderOp::SetAside { ranges: Vec::from([(0, last)]), verb }),
+        3 => Just(HolderOp::SettleSetAside),
+        1 => Just(HolderOp::PutBack),
         12 => (vec(range, 0..3), verb()).prop_map(|(ranges, verb)| HolderOp::Settle { ranges, verb }),
         4 => (tag(), verb()).prop_map(|(last, verb)| HolderOp::SettleUpTo { last, verb }),
         4 => any::<bool>().prop_map(|no_ack| HolderOp::Get { no_ack }),

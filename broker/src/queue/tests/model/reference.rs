@@ -19,6 +19,8 @@ pub(super) struct Item {
     redelivered: bool,
     /// Which holder has it, under which tag.
     held: Option<(usize, u64)>,
+    /// Whether a transaction has it, as which of all, and what for.
+    set_aside: Option<(usize, Verb)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +42,8 @@ pub(super) struct Model {
     items: Vec<Item>,
     holders: Vec<Holder>,
     next_seq: u64,
+    /// How many deliveries were ever set aside.
+    set_aside: usize,
     used_ms: u64,
     /// The bytes in each outlet.
     pub(super) waiting: [usize; 2],
@@ -56,6 +60,7 @@ impl Model {
             items: Vec::new(),
             holders: Vec::new(),
             next_seq: 0,
+            set_aside: 0,
             used_ms: now,
             waiting: [0; 2],
             gone: Vec::new(),
@@ -122,6 +127,7 @@ impl Model {
             failed: 0,
             redelivered: false,
             held: None,
+            set_aside: None,
         };
         if due || self.would_exceed(message) {
             self.assign(now, deliveries);
@@ -185,6 +191,12 @@ impl Model {
     }
 
     pub(super) fn settle(&mut self, at: usize, ranges: &[(u64, u64)], verb: &Verb) -> Result<(), UnknownTag> {
+        let seqs = self.find(at, ranges)?;
+        self.apply(&seqs, verb);
+        Ok(())
+    }
+
+    fn find(&self, at: usize, ranges: &[(u64, u64)]) -> Result<Vec<u64>, UnknownTag> {
         if self.is_forgotten(at) {
             return Err(UnknownTag { tag: ranges.first().map_or(0, |range| range.0) });
         }
@@ -196,23 +208,63 @@ impl Model {
             }
             for tag in first..=last {
                 let item = self.items.iter().find(|item| item.held == Some((at, tag)));
-                match item {
+                match item.filter(|item| item.set_aside.is_none()) {
                     Some(item) if seen.insert(tag) => seqs.push(item.seq),
                     _ => return Err(UnknownTag { tag }),
                 }
             }
         }
+        Ok(seqs)
+    }
+
+    pub(super) fn settle_up_to(&mut self, at: usize, last: u64, verb: &Verb) -> Result<(), UnknownTag> {
+        let seqs = self.find_up_to(at, last)?;
         self.apply(&seqs, verb);
         Ok(())
     }
 
-    pub(super) fn settle_up_to(&mut self, at: usize, last: u64, verb: &Verb) -> Result<(), UnknownTag> {
+    fn find_up_to(&self, at: usize, last: u64) -> Result<Vec<u64>, UnknownTag> {
         if self.is_forgotten(at) || last >= self.holders[at].next_tag {
             return Err(UnknownTag { tag: last });
         }
-        let seqs = self.held_in_order(at, if last == 0 { u64::MAX } else { last });
-        self.apply(&seqs, verb);
+        Ok(self.held_in_order(at, if last == 0 { u64::MAX } else { last }))
+    }
+
+    pub(super) fn set_aside(
+        &mut self,
+        at: usize,
+        ranges: &[(u64, u64)],
+        verb: &Verb,
+    ) -> Result<(), UnknownTag> {
+        let seqs = match ranges {
+            [(0, last)] => self.find_up_to(at, *last)?,
+            ranges => self.find(at, ranges)?,
+        };
+        for seq in seqs {
+            self.set_aside += 1;
+            let item = self.items.iter_mut().find(|item| item.seq == seq).unwrap();
+            item.set_aside = Some((self.set_aside, verb.clone()));
+        }
         Ok(())
+    }
+
+    pub(super) fn settle_set_aside(&mut self, at: usize) {
+        let mut all: Vec<_> =
+            self.held_by(at).filter_map(|item| Some((item.set_aside.clone()?, item.seq))).collect();
+        all.sort_by_key(|((order, _), _)| *order);
+        for ((_, verb), seq) in all {
+            self.apply(&[seq], &verb);
+        }
+    }
+
+    pub(super) fn put_back(&mut self, at: usize) {
+        for item in self.items.iter_mut().filter(|item| item.held.is_some_and(|(holder, _)| holder == at)) {
+            item.set_aside = None;
+        }
+    }
+
+    pub(super) fn set_aside_of(&self, at: usize) -> usize {
+        self.held_by(at).filter(|item| item.set_aside.is_some()).count()
     }
 
     pub(super) fn add_credit(&mut self, at: usize, more: u32) {
@@ -250,6 +302,7 @@ impl Model {
 
     pub(super) fn release(&mut self, at: usize, now: u64) {
         self.cancel(at, now);
+        self.put_back(at);
         let seqs = self.held_in_order(at, u64::MAX);
         self.apply(&seqs, &Verb::Requeue);
     }
@@ -436,7 +489,7 @@ impl Model {
                 }
                 Verb::Reject { note } => self.die(seq, Rejected, note.clone()),
                 Verb::Release | Verb::Requeue => {
-                    item.held = None;
+                    (item.held, item.set_aside) = (None, None);
                     item.redelivered = true;
                     item.failed += u32::from(*verb == Verb::Requeue);
                     let failed = item.failed;
@@ -472,7 +525,8 @@ impl Model {
     }
 
     fn held_in_order(&self, at: usize, last: u64) -> Vec<u64> {
-        let mut held: Vec<_> = self.held_by(at).map(|item| (item.held.unwrap().1, item.seq)).collect();
+        let free = self.held_by(at).filter(|item| item.set_aside.is_none());
+        let mut held: Vec<_> = free.map(|item| (item.held.unwrap().1, item.seq)).collect();
         held.retain(|(tag, _)| *tag <= last);
         held.sort_unstable();
         held.into_iter().map(|(_, seq)| seq).collect()

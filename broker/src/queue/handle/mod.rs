@@ -4,9 +4,12 @@
 //! connections get their deliveries. Both only append to a buffer. Everything else (dead letters, deletion, timers)
 //! is left in [`Work`] for [`crate::topology`], which knows where these go.
 
+mod transaction;
+
 use std::fmt;
 use std::sync::Arc;
 
+use leveret_journal::Position;
 use leveret_protocol::QueueName;
 use parking_lot::Mutex;
 
@@ -14,7 +17,9 @@ use super::{
     ConsumerSpec, Dead, DeleteReason, Delivery, Effects, Got, HolderId, Refused, Settings, Share, State,
     SubscribeError, UnknownTag, Verb, Wanted,
 };
-use crate::store::{Batch, Message, Place, QueueId, Recovered, Seq, Store, Stub};
+pub use transaction::Locked;
+
+use crate::store::{Batch, Message, Place, QueueId, Recovered, Seq, Store, StoreError, Stub};
 
 /// Where deliveries to one consumer go.
 pub trait Recipient: Send + Sync + fmt::Debug {
@@ -100,10 +105,25 @@ pub struct Work {
     pub now_ms: u64,
     effects: Effects,
     batch: Batch,
-    positions: Vec<leveret_journal::Position>,
-    declined: Vec<leveret_journal::Position>,
+    positions: Vec<Position>,
+    declined: Vec<Position>,
     /// What the queues left to do, for [`crate::topology::Vhost::finish`].
     pub aftermath: Vec<Aftermath>,
+}
+
+impl Work {
+    /// Writes the records of a transaction as one group.
+    pub fn write(&mut self, store: &Store) -> Result<Position, StoreError> {
+        store.write(&mut self.batch)
+    }
+
+    /// Messages that were written for a transaction which is not carried out: one mention for each durable queue that
+    /// would have got the message.
+    pub fn decline(&mut self, positions: &[Position]) {
+        if !positions.is_empty() {
+            self.batch.declined(positions);
+        }
+    }
 }
 
 /// What a queue cannot do itself.
@@ -177,11 +197,28 @@ impl Queue {
         mut refused: impl FnMut(usize, Option<Refused>),
     ) {
         let mut inner = self.inner.lock();
-        let gone = inner.gone;
+        self.admit(&mut inner, messages, work, &mut refused);
+        if let Some((origin, seq)) = with {
+            work.batch.gone(origin, &mut [seq]);
+        }
+        if !inner.gone {
+            inner.state.dispatch(work.now_ms, &mut work.effects);
+        }
+        self.carry_out(&mut inner, work);
+    }
+
+    /// Lets the rules take messages, and collects the records of that. What else follows is in `work.effects`.
+    fn admit<'a>(
+        &self,
+        inner: &mut Inner,
+        messages: impl Iterator<Item = &'a Arc<Message>>,
+        work: &mut Work,
+        refused: &mut impl FnMut(usize, Option<Refused>),
+    ) {
         let durable = self.settings.durable;
         let mut first = Seq(0);
         for (index, message) in messages.enumerate() {
-            let taken = if gone {
+            let taken = if inner.gone {
                 Err(None)
             } else {
                 inner.state.enqueue(Arc::clone(message), work.now_ms, &mut work.effects).map_err(Some)
@@ -210,13 +247,6 @@ impl Queue {
             work.batch.declined(&work.declined);
             work.declined.clear();
         }
-        if let Some((origin, seq)) = with {
-            work.batch.gone(origin, &mut [seq]);
-        }
-        if !gone {
-            inner.state.dispatch(work.now_ms, &mut work.effects);
-        }
-        self.carry_out(&mut inner, work);
     }
 
     fn write_enqueued(&self, first: Seq, work: &mut Work) {
