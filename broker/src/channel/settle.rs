@@ -16,6 +16,17 @@ impl Channel {
         if self.transaction.is_some() {
             return self.settle_later(number, ranges, verb, work);
         }
+        self.settle_now(number, ranges, verb, work)
+    }
+
+    /// As [`Channel::settle`], at once even if the channel is transactional.
+    pub fn settle_now(
+        &mut self,
+        number: u32,
+        ranges: &[(u64, u64)],
+        verb: &Verb,
+        work: &mut Work,
+    ) -> Result<(), ChannelError> {
         let held = self.held.get(&number).ok_or(ChannelError::NoConsumer { consumer: number })?;
         match held.queue.settle(held.holder, ranges, verb, work) {
             Ok(Ok(0)) if held.role == Role::Cancelled => drop(self.held.remove(&number)),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use leveret_protocol::amqp::Assembler;
 use rustc_hash::FxHashMap;
 
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Place};
 use crate::channel::Channel;
 use crate::queue::Work;
 use crate::store::QueueId;
@@ -18,6 +18,8 @@ pub(super) struct OpenChannel {
     /// The payload of the publish whose content is awaited; empty if none is.
     pub(super) publish: Vec<u8>,
     pub(super) ledger: Arc<Ledger>,
+    /// What an open transaction has settled: unsettled again if it is rolled back.
+    pub(super) set_aside: Vec<(u64, Place)>,
     /// Consumers by their tags. Its keys are the client's, so it hashes with a secret.
     pub(super) consumers: HashMap<Box<str>, u32>,
     /// What stands for a consumer where messages are got: one for each queue.
@@ -44,6 +46,7 @@ impl OpenChannel {
             assembler: Assembler::default(),
             publish: Vec::new(),
             ledger: Arc::new(Ledger::new()),
+            set_aside: Vec::new(),
             consumers: HashMap::new(),
             getters: FxHashMap::default(),
             next_number: 0,

@@ -15,6 +15,7 @@ use super::ledger::Place;
 use super::{Amqp, Consumer};
 use crate::channel::ConfirmRuns;
 use crate::queue::Delivery;
+use crate::store::Message;
 
 /// A content header's class, weight and body size, in bytes.
 const HEADER_FIXED_BYTES: usize = 12;
@@ -107,15 +108,19 @@ pub(super) fn fits(properties: &[u8], frame_bytes_max: usize) -> bool {
 
 /// The properties as a consumer gets them: as they came, unless the broker has something to add.
 pub(super) fn properties(delivery: &Delivery) -> Bytes {
-    let message = &*delivery.message;
-    let count = [("x-delivery-count", i64::from(delivery.delivery_count).into())];
+    message_properties(&delivery.message, delivery.delivery_count)
+}
+
+/// As [`properties`], of a message so many of whose deliveries have failed.
+pub(super) fn message_properties(message: &Message, delivery_count: u32) -> Bytes {
+    let count = [("x-delivery-count", i64::from(delivery_count).into())];
     let envelope = Envelope {
         persistent: message.persistent,
         priority: message.priority,
         ttl_ms: message.ttl_ms,
         cc: &message.cc,
         deaths: message.deaths.as_deref(),
-        headers: if delivery.delivery_count > 0 { &count } else { &[] },
+        headers: if delivery_count > 0 { &count } else { &[] },
     };
     amqp::to_amqp(message.properties_format, &message.properties, &envelope).unwrap_or_else(|error| {
         // Both were checked when they came. A message without its properties is better than none.

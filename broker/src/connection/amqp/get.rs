@@ -56,7 +56,7 @@ impl AmqpSession {
         };
         let place = Place { consumer: getter, tag: got.delivery.tag };
         let mut settle = |verb| -> Result<(), ChannelError> {
-            open.channel.settle(getter, &[(place.tag, place.tag)], &verb, &mut common.work)
+            open.channel.settle_now(getter, &[(place.tag, place.tag)], &verb, &mut common.work)
         };
         let properties_bytes = properties(&got.delivery);
         if !fits(&properties_bytes, self.frame_bytes_max) {

@@ -66,6 +66,11 @@ impl Ledger {
         }
         Ok(())
     }
+
+    /// Undoes what [`Ledger::take`] took; empties `taken`.
+    pub(super) fn put_back(&self, taken: &mut Vec<(u64, Place)>) {
+        self.0.lock().put_back(taken);
+    }
 }
 
 #[cfg(test)]
@@ -97,6 +102,16 @@ mod tests {
         assert_eq!(take(&ledger, 0, false), Err(UnknownDelivery(0)));
         assert_eq!(take(&ledger, 0, true), Ok(vec![5, 6]));
         assert_eq!(take(&ledger, 0, true), Ok(vec![]));
+    }
+
+    #[test]
+    fn what_is_put_back_can_be_taken_again() {
+        let ledger = ledger(4);
+        let mut taken = Vec::new();
+        ledger.take(2, true, &mut taken).unwrap();
+        ledger.take(4, false, &mut taken).unwrap();
+        ledger.put_back(&mut taken);
+        assert_eq!(take(&ledger, 4, true), Ok(vec![1, 2, 3, 4]));
     }
 
     #[test]

@@ -113,7 +113,8 @@ impl AmqpSession {
         let confirm::Confirm::Select(confirm::Select { nowait }) = method else {
             return Err(unimplemented());
         };
-        self.open(number)?.channel.confirms = true;
+        let selected = self.open(number)?.channel.select_confirms();
+        selected.map_err(|error| self.refused(&error))?;
         if !nowait {
             self.common.outbox.send(number, confirm::SelectOk {}, None);
         }

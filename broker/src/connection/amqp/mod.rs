@@ -14,6 +14,7 @@ mod queues;
 mod reply_to;
 mod session;
 mod settle;
+mod transactions;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -14,7 +14,7 @@ use super::channel::OpenChannel;
 use super::encoder::put_content;
 use super::faults::{self, fault};
 use super::reply_to;
-use super::session::AmqpSession;
+use super::session::{AmqpSession, not_open};
 use crate::channel::{Publication, Ticket};
 
 impl AmqpSession {
@@ -46,7 +46,7 @@ impl AmqpSession {
         let decoded = BasicProperties::decode(properties)?;
         self.check_user(&decoded)?;
         let attributes = decoded.publish_attributes().map_err(|error| invalid(&decoded, &error))?;
-        let open = self.open(number)?;
+        let open = self.channels.get_mut(&number).ok_or_else(not_open)?;
         let stored = stored_properties(open, properties, &decoded, &attributes)?;
         let ticket_number = open.channel.confirms.then(|| open.channel.count_publish());
         let PublishAttributes { persistent, priority, ttl_ms, cc, bcc } = attributes;
@@ -64,6 +64,11 @@ impl AmqpSession {
         };
         let ticket = Ticket { channel: number, number: ticket_number };
         let common = &mut self.common;
+        if open.channel.is_transactional() {
+            let collected =
+                open.channel.collect(&mut common.publisher, publication, publish.mandatory, &common.work);
+            return collected.map_err(|error| faults::refused(&error, common.vhost.name.as_str()));
+        }
         common.published = true;
         let routed = common.publisher.add(&common.vhost, publication, ticket, common.work.now_ms);
         let routed = routed.map_err(|error| faults::topology(&error, common.vhost.name.as_str()))?;

@@ -15,7 +15,7 @@ use super::channel::OpenChannel;
 use super::faults::{self, fault};
 use super::settle::Acks;
 use super::{Amqp, Terms};
-use crate::channel::ChannelError;
+use crate::channel::{ChannelError, TransactionBudget};
 
 /// One client, once it has been let in.
 pub(in super::super) struct AmqpSession {
@@ -30,6 +30,8 @@ pub(in super::super) struct AmqpSession {
     /// The class and method that a close would be about.
     pub(super) current: (u16, u16),
     pub(super) acks: Acks,
+    /// What the open transactions of all channels may take together.
+    pub(super) transactions: Arc<TransactionBudget>,
     /// The bytes of unfinished messages on all channels.
     unfinished_bytes: usize,
     /// A frame that waits until all answers before it are on their way.
@@ -155,6 +157,7 @@ impl AmqpSession {
             frame_bytes_max: entered.frame_bytes_max,
             current: (0, 0),
             acks: Acks::default(),
+            transactions: Arc::default(),
             unfinished_bytes: 0,
             held: None,
         }
@@ -251,7 +254,8 @@ impl AmqpSession {
             Method::Queue(method) => self.on_queue(number, method),
             Method::Basic(method) => self.on_basic(number, method),
             Method::Confirm(method) => self.on_confirm(number, *method),
-            Method::Tx(_) | Method::Connection(_) => Err(unimplemented()),
+            Method::Tx(method) => self.on_tx(number, *method),
+            Method::Connection(_) => Err(unimplemented()),
         }
     }
 

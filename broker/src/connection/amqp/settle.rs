@@ -7,7 +7,7 @@ use super::super::Violation;
 use super::faults::fault;
 use super::ledger::Place;
 use super::session::AmqpSession;
-use crate::channel::Channel;
+use crate::channel::{Channel, ChannelError};
 use crate::queue::{Verb, Work};
 
 /// Acknowledgements that wait to be carried out together. Clients send one frame for each, and each by itself would
@@ -48,15 +48,26 @@ impl AmqpSession {
         open.ledger.take(tag, multiple, &mut taken)?;
         let verb = if requeue { Verb::Requeue } else { Verb::Reject { note: None } };
         settle(&mut open.channel, &mut taken, &mut Vec::new(), &verb, &mut self.common.work);
+        if open.channel.is_transactional() {
+            open.set_aside.append(&mut taken);
+        }
         Ok(())
     }
 
-    /// Gives all back that the channel was sent and has not settled.
+    /// Gives all back that the channel was sent and has not settled; at once, even if the channel is transactional.
     pub(super) fn recover(&mut self, number: u16, requeue: bool, answer: bool) -> Result<(), Violation> {
         if !requeue {
             return Err(fault(ReplyCode::NotImplemented, "requeue=false"));
         }
-        self.nack(number, 0, true, true)?;
+        self.flush()?;
+        if let Some(open) = self.channels.get_mut(&number) {
+            let (mut taken, mut ranges) = (Vec::new(), Vec::new());
+            open.ledger.take(0, true, &mut taken)?;
+            let work = &mut self.common.work;
+            each_consumer(&mut taken, &mut ranges, |consumer, ranges| {
+                open.channel.settle_now(consumer, ranges, &Verb::Requeue, work)
+            });
+        }
         if answer {
             self.common.outbox.send(number, basic::RecoverOk {}, None);
         }
@@ -71,6 +82,9 @@ impl AmqpSession {
         }
         if let Some(open) = self.channels.get_mut(channel) {
             settle(&mut open.channel, taken, ranges, &Verb::Ack, &mut self.common.work);
+            if open.channel.is_transactional() {
+                open.set_aside.append(taken);
+            }
         }
         taken.clear();
         taken.shrink_to(TOGETHER_MAX);
@@ -85,6 +99,15 @@ fn settle(
     verb: &Verb,
     work: &mut Work,
 ) {
+    each_consumer(taken, ranges, |consumer, ranges| channel.settle(consumer, ranges, verb, work));
+}
+
+/// Calls `settle` for each consumer with the ranges of its deliveries.
+fn each_consumer(
+    taken: &mut [(u64, Place)],
+    ranges: &mut Vec<(u64, u64)>,
+    mut settle: impl FnMut(u32, &[(u64, u64)]) -> Result<(), ChannelError>,
+) {
     taken.sort_unstable_by_key(|(_, place)| (place.consumer, place.tag));
     for of_one in taken.chunk_by(|(_, one), (_, other)| one.consumer == other.consumer) {
         let Some((_, Place { consumer, .. })) = of_one.first() else { continue };
@@ -97,7 +120,7 @@ fn settle(
         }
         // The ledger has said that they are there. A queue that was deleted has taken its deliveries along, and the
         // client could not know.
-        if let Err(error) = channel.settle(*consumer, ranges, verb, work) {
+        if let Err(error) = settle(*consumer, ranges) {
             tracing::debug!(%error, "a settle came to nothing");
         }
     }
