@@ -310,9 +310,10 @@ impl State {
     /// Whether it takes so many more messages, with bodies of so many bytes, if no consumer takes any of them.
     pub fn has_room_for(&self, messages: u64, bytes: u64) -> bool {
         self.limits.overflow == Overflow::DropHead
-            || !self
-                .limits
-                .exceeded(self.ready.len().saturating_add(messages), self.ready.bytes().saturating_add(bytes))
+            || !self.limits.exceeded(
+                self.ready.len().saturating_add(messages),
+                self.ready.body_bytes().saturating_add(bytes),
+            )
     }
 
     /// Allows a consumer with [`Credit::Counted`](super::Credit::Counted) this many more deliveries. Without effect

@@ -69,15 +69,7 @@ impl Vhost {
         work: &mut Work,
     ) -> Result<Option<Position>, StoreError> {
         let journaled = batch.iter().any(|pending| pending.durable_queues() > 0);
-        let store = &self.shared.store;
-        // What need not be safe gets a record, too, when memory is scarce: only then can it leave memory.
-        let scarce = store.memory.is_scarce();
-        let to_write = batch.iter_mut().filter_map(|pending| {
-            let queues = pending.durable_queues();
-            let waits = scarce && !pending.resolved.queues.is_empty();
-            (queues > 0 || waits).then_some((&mut pending.message, queues))
-        });
-        store.write_messages(to_write, scratch)?;
+        self.journal_messages(batch, scratch)?;
         outcomes.clear();
         let messages: Vec<(Arc<Message>, Arc<Resolved>)> = batch
             .drain(..)
@@ -92,6 +84,23 @@ impl Vhost {
         enqueue_all(&messages, outcomes, work);
         self.finish(work);
         Ok(journaled.then(|| self.shared.store.end()))
+    }
+
+    /// Writes the messages' records. What need not be safe gets one, too, when memory is scarce: only then can it leave
+    /// memory.
+    pub(super) fn journal_messages(
+        &self,
+        batch: &mut [Pending],
+        scratch: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        let store = &self.shared.store;
+        let scarce = store.memory.is_scarce();
+        let to_write = batch.iter_mut().filter_map(|pending| {
+            let queues = pending.durable_queues();
+            let waits = scarce && !pending.resolved.queues.is_empty();
+            (queues > 0 || waits).then_some((&mut pending.message, queues))
+        });
+        store.write_messages(to_write, scratch)
     }
 
     /// Publishes a line of the broker's own log, to those who asked for it. Nothing of it is stored.

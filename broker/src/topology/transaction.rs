@@ -145,11 +145,7 @@ impl Vhost {
         for pending in publishes.iter_mut() {
             pending.message.published_at_ms = now_ms;
         }
-        let to_write = publishes
-            .iter_mut()
-            .filter(|pending| pending.message.persistent && pending.resolved.durable > 0)
-            .map(|pending| (&mut pending.message, pending.resolved.durable));
-        self.shared.store.write_messages(to_write, &mut Vec::new())?;
+        self.journal_messages(publishes, &mut Vec::new())?;
         Ok(publishes.drain(..).map(|pending| (Arc::new(pending.message), pending.resolved)).collect())
     }
 
@@ -163,7 +159,7 @@ impl Vhost {
         let mut bytes = places.len().saturating_mul(PLACE_BYTES);
         for queue in locked {
             let of_queue = places_of(places, queue.queue.id);
-            let transient = of_queue.iter().filter(|(.., message)| message.position.is_none()).count();
+            let transient = of_queue.iter().filter(|(.., message)| !message.persistent).count();
             bytes = bytes.saturating_add(RUN_BYTES.saturating_mul(transient + 1));
             let body_bytes = of_queue.iter().map(|(.., message)| message.body.len() as u64).sum();
             if !of_queue.is_empty() && !queue.has_room_for(of_queue.len() as u64, body_bytes) {
@@ -231,7 +227,8 @@ fn apply(
 fn decline(messages: &[Routed], work: &mut Work) {
     let positions: Vec<Position> = messages
         .iter()
-        .filter_map(|(message, to)| Some((message.position?, to.durable)))
+        .filter(|(message, _)| message.persistent)
+        .filter_map(|(message, to)| Some((message.place.as_ref()?.position(), to.durable)))
         .flat_map(|(position, queues)| std::iter::repeat_n(position, queues as usize))
         .collect();
     work.decline(&positions);

@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::queue::{ConsumerSpec, Credit, Delivery, Outlet, Recipient, Settings, Verb};
-use crate::store::{Message, Pins, ProgressReporter, Store};
-use crate::topology::{Alarms, DeclareQueue, Topology, VhostLimits};
+use crate::store::{Memory, Message, Pins, ProgressReporter, Store};
+use crate::topology::{DeclareQueue, Topology, VhostLimits};
 
 const CONNECTION: ConnectionId = ConnectionId(1);
 
@@ -67,9 +67,9 @@ impl World {
         let (reporter, progress) = ProgressReporter::new();
         let opened = Journal::open_stepped(Arc::new(disk.clone()), options(), reporter, &mut |_| Ok(()));
         let (journal, stepper, _) = opened.unwrap();
-        let store = Store::new(journal, Arc::new(Pins::new(SEGMENT_BYTES)), progress);
+        let store = Store::new(journal, Arc::new(Pins::new(SEGMENT_BYTES)), Memory::new(u64::MAX), progress);
         let limits = VhostLimits { queues_max: 100, exchanges_max: 100, bindings_max: 100 };
-        let topology = Topology::new(store, Arc::new(Alarms::default()), limits);
+        let topology = Topology::new(store, Arc::default(), Arc::default(), limits);
         let vhost = topology.ensure_vhost(&VhostName::new("/").unwrap()).unwrap();
         let mut work = Work::default();
         work.now_ms = 1_000_000;

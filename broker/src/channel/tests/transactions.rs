@@ -6,7 +6,7 @@ use leveret_journal::{Loss, Record, ReplayError};
 use leveret_protocol::{PropertiesFormat, ReplyCode};
 
 use super::*;
-use crate::store::{Recovered, Replay};
+use crate::store::{QueueId, Replay};
 use crate::topology::TopologyError;
 
 /// A transactional channel with the publisher of its connection.
@@ -275,23 +275,30 @@ fn recovered(world: &World) -> Recovered {
     recovered_from(&world.disk)
 }
 
+/// The bodies that each queue gets back from what is on the disk.
 fn recovered_from(disk: &SimDisk) -> Recovered {
-    let mut replay = Replay::new(Arc::new(Pins::new(SEGMENT_BYTES)));
+    let pins = Arc::new(Pins::new(SEGMENT_BYTES));
+    let mut replay = Replay::new(Arc::clone(&pins), 0);
     let disk = disk.fork();
-    let (reporter, _progress) = ProgressReporter::new();
+    let (reporter, progress) = ProgressReporter::new();
     let mut apply = |record: Record<'_>| replay.apply(&record).map_err(ReplayError::from);
-    Journal::open_stepped(Arc::new(disk), options(), reporter, &mut apply).unwrap();
-    replay.finish(leveret_journal::Position::default())
+    let (journal, ..) = Journal::open_stepped(Arc::new(disk), options(), reporter, &mut apply).unwrap();
+    let store = Store::new(journal, pins, Memory::new(u64::MAX), progress);
+    let queues = replay.finish(leveret_journal::Position::default()).queues;
+    let bodies = queues.into_iter().map(|(queue, content)| {
+        let places: Vec<_> = content.into_stubs().map(|stub| stub.place).collect();
+        let mut bodies = Vec::new();
+        store.read_messages(&places, &mut |_, message| bodies.push(text(&message.unwrap())));
+        (queue, bodies)
+    });
+    Recovered(bodies.collect())
 }
+
+struct Recovered(BTreeMap<QueueId, Vec<String>>);
 
 impl Recovered {
     fn messages(&self, queue: &Queue) -> Vec<String> {
-        let content = self.queues.get(&queue.id);
-        content
-            .into_iter()
-            .flat_map(|content| content.messages.values())
-            .map(|got| text(&got.message))
-            .collect()
+        self.0.get(&queue.id).cloned().unwrap_or_default()
     }
 }
 

@@ -1,0 +1,100 @@
+//! Messages that are in the journal alone: letting go of them, and reading them back.
+
+use std::sync::Arc;
+
+use super::{Inner, Queue, QueueGone, Work};
+use crate::queue::{Effects, Got, HolderId, Wanted};
+
+impl Queue {
+    /// Takes one message, if there is one.
+    pub fn get(
+        self: &Arc<Self>,
+        holder: HolderId,
+        no_ack: bool,
+        work: &mut Work,
+    ) -> Result<Option<Got>, QueueGone> {
+        loop {
+            let found = self.act(work, |inner, now_ms, effects| {
+                if inner.state.next_is_stored() && !inner.unreadable {
+                    return Err(inner.state.wanted_by_get());
+                }
+                Ok(inner.state.get(holder, no_ack, now_ms, effects))
+            })?;
+            match found {
+                Ok(got) => return Ok(got),
+                // Got in the moment in which it is there: while memory is short nothing stays that nobody consumes.
+                Err(wanted) => {
+                    let got = self.read_wanted(&wanted, work, |inner, now_ms, effects| {
+                        inner.state.get(holder, no_ack, now_ms, effects)
+                    })?;
+                    if got.is_some() {
+                        return Ok(got);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads what is to be delivered next from the journal, and delivers it. Waits for the disk, but not with the
+    /// queue's lock held.
+    pub fn read(self: &Arc<Self>, work: &mut Work) -> Result<(), QueueGone> {
+        let Some(wanted) = self.act(work, |inner, _, _| inner.state.wanted())? else { return Ok(()) };
+        self.read_wanted(&wanted, work, |inner, _, _| {
+            if !inner.unreadable {
+                inner.state.end_read();
+            }
+        })
+    }
+
+    /// Reads, and does something more before anything else can happen to the queue.
+    fn read_wanted<R>(
+        self: &Arc<Self>,
+        wanted: &Wanted,
+        work: &mut Work,
+        then: impl FnOnce(&mut Inner, u64, &mut Effects) -> R,
+    ) -> Result<R, QueueGone> {
+        let Wanted { seqs, places, .. } = wanted;
+        let mut read = Vec::with_capacity(seqs.len());
+        let mut unreadable = None;
+        self.store.read_messages(places, &mut |index, message| match (seqs.get(index), message) {
+            (Some(seq), Ok(message)) => read.push((*seq, message)),
+            (_, Err(error)) => drop(unreadable.get_or_insert(error)),
+            (None, Ok(_)) => {}
+        });
+        self.act(work, |inner, now_ms, effects| {
+            for (seq, message) in read {
+                inner.state.load(seq, message);
+            }
+            // The queue delivers nothing beyond it, rather than pass it over in silence.
+            if let Some(error) = unreadable {
+                tracing::error!(queue = %self.name, %error, "a message cannot be read: its queue is closed");
+                inner.unreadable = true;
+                inner.close(&format!("a message of the queue cannot be read: {error}"));
+            }
+            let result = then(inner, now_ms, effects);
+            inner.state.dispatch(now_ms, effects);
+            result
+        })
+    }
+
+    /// Lets go of messages that are in the journal, if memory is short. For a queue that nothing else happens to.
+    pub fn unload(self: &Arc<Self>, work: &mut Work) {
+        let _ = self.act(work, |_, _, _| ());
+    }
+
+    /// Tells the store how much memory the queue's messages take up, and acts on what that means.
+    pub(super) fn account(&self, inner: &mut Inner) {
+        let memory = &self.store.memory;
+        let account = |inner: &mut Inner| {
+            let bytes = inner.state.loaded_bytes();
+            memory.account(inner.accounted_bytes, bytes);
+            inner.accounted_bytes = bytes;
+        };
+        account(inner);
+        let short = memory.is_short();
+        inner.state.short_of_memory(short);
+        if short {
+            account(inner);
+        }
+    }
+}
