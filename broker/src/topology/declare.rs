@@ -198,10 +198,7 @@ impl Vhost {
 
     /// Deletes the exclusive queues of a connection that has gone.
     pub fn delete_exclusive(&self, connection: ConnectionId) {
-        let owned: Vec<_> = self.read(|registry| {
-            registry.queues.values().filter(|queue| queue.owner == Some(connection)).cloned().collect()
-        });
-        for queue in owned {
+        for queue in self.read(|registry| registry.owned_by(connection)) {
             // Nothing of an exclusive queue is journaled, so nothing of this can fail.
             let _ = queue.delete(false, false, "the queue's connection has gone");
             let _ = self.remove_queue(&queue);

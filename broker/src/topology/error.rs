@@ -21,8 +21,12 @@ pub enum TopologyError {
         /// The vhost.
         vhost: VhostName,
     },
-    /// The queue belongs to another connection.
-    #[error("queue '{queue}' in vhost '{vhost}' is exclusive to another connection")]
+    /// The queue belongs to another connection; or a declaration wants it for this one, and it is shared, or the other
+    /// way round. RabbitMQ's words, which people search for.
+    #[error(
+        "cannot obtain exclusive access to locked queue '{queue}' in vhost '{vhost}'. It could be originally declared \
+         on another connection or the exclusive property value does not match that of the original declaration."
+    )]
     Locked {
         /// The queue's name.
         queue: String,

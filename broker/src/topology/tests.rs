@@ -89,3 +89,24 @@ fn more_can_come_back_at_once_than_one_segment_notes() {
     assert!(store.end().0 - before.0 > 2 * MESSAGES as u64, "each takes two bytes in the journal");
     drop(folder);
 }
+
+#[test]
+fn the_exclusive_queues_of_a_connection_go_with_it_and_no_others() {
+    let World { vhost, mut work, .. } = world();
+    let mut declare = |queue: &str, connection| {
+        let settings = Settings::from_arguments(false, true, false, &Table::new()).unwrap();
+        let declare = DeclareQueue { name: QueueName::new(queue).unwrap(), settings };
+        vhost.declare_queue(declare, &name(), ConnectionId(connection), &mut work).unwrap();
+    };
+    declare("one", 1);
+    declare("two", 1);
+    declare("three", 2);
+    declare("four", 2);
+    vhost.delete_queue(&QueueName::new("two").unwrap(), false, false, CONNECTION).unwrap();
+    vhost.delete_exclusive(CONNECTION);
+    vhost.delete_exclusive(ConnectionId(3));
+    let mut left: Vec<String> = vhost.queues().iter().map(|queue| queue.name.to_string()).collect();
+    left.sort();
+    assert_eq!(left, ["four", "q", "three"]);
+    assert_eq!(vhost.read(|registry| registry.owners()), 1);
+}

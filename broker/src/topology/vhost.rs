@@ -1,12 +1,13 @@
 //! One virtual host.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use leveret_protocol::{Destination, ExchangeName, QueueName, VhostName};
 use parking_lot::{RwLock, RwLockWriteGuard};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::definitions::{BindingDefinition, Definition};
 use super::{Resolved, Shared, TopologyError};
@@ -31,12 +32,18 @@ pub(super) struct Registry {
     pub(super) router: Router,
     pub(super) queues: HashMap<QueueName, Arc<Queue>>,
     pub(super) queues_by_id: FxHashMap<QueueId, Arc<Queue>>,
+    /// The exclusive queues of each connection that has some: most have none, and they come and go by the thousand.
+    owned: FxHashMap<ConnectionId, FxHashSet<QueueId>>,
 }
 
 impl Vhost {
     pub(super) fn new(name: VhostName, shared: Arc<Shared>) -> Arc<Self> {
-        let registry =
-            Registry { router: Router::new(), queues: HashMap::new(), queues_by_id: FxHashMap::default() };
+        let registry = Registry {
+            router: Router::new(),
+            queues: HashMap::new(),
+            queues_by_id: FxHashMap::default(),
+            owned: FxHashMap::default(),
+        };
         Arc::new(Self { name, shared, generation: AtomicU64::new(0), registry: RwLock::new(registry) })
     }
 
@@ -243,14 +250,37 @@ impl Registry {
     pub(super) fn add(&mut self, queue: Arc<Queue>) {
         if self.router.add_queue(&queue.name, queue.id) {
             self.queues_by_id.insert(queue.id, Arc::clone(&queue));
+            if let Some(owner) = queue.owner {
+                self.owned.entry(owner).or_default().insert(queue.id);
+            }
             self.queues.insert(queue.name.clone(), queue);
         }
+    }
+
+    /// The exclusive queues of a connection.
+    pub(super) fn owned_by(&self, connection: ConnectionId) -> Vec<Arc<Queue>> {
+        let owned = self.owned.get(&connection).into_iter().flatten();
+        owned.filter_map(|id| self.queues_by_id.get(id).cloned()).collect()
+    }
+
+    /// How many connections have exclusive queues.
+    #[cfg(test)]
+    pub(super) fn owners(&self) -> usize {
+        self.owned.len()
     }
 
     /// Forgets a queue; gives the exchanges that went with their last binding.
     pub(super) fn remove(&mut self, id: QueueId) -> Option<(Arc<Queue>, exchange::Removed)> {
         let queue = self.queues_by_id.remove(&id)?;
         self.queues.remove(&queue.name);
+        if let Some(owner) = queue.owner
+            && let Entry::Occupied(mut owned) = self.owned.entry(owner)
+        {
+            owned.get_mut().remove(&id);
+            if owned.get().is_empty() {
+                owned.remove();
+            }
+        }
         Some((queue, self.router.remove_queue(id)))
     }
 }
