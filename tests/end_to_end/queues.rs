@@ -35,12 +35,12 @@ async fn a_queue_is_redeclared_only_as_it_is() {
         (
             false,
             with("x-message-ttl", 1.into()),
-            "inequivalent arg 'x-message-ttl' for queue 'q' in vhost '/': received '1' but current is none",
+            "inequivalent arg 'x-message-ttl' for queue 'q' in vhost '/': received the value '1' of type 'signedint' but current is none",
         ),
         (
             false,
             table! { "x-max-length" => 10 },
-            "inequivalent arg 'x-overflow' for queue 'q' in vhost '/': received none but current is 'reject-publish'",
+            "inequivalent arg 'x-overflow' for queue 'q' in vhost '/': received none but current is the value 'reject-publish' of type 'longstr'",
         ),
     ];
     for (durable, changed, expected) in cases {
@@ -167,8 +167,11 @@ async fn a_queue_that_is_shared_cannot_be_declared_as_exclusive() {
     let mut peer = Peer::connect(&broker).await;
     peer.queue("shared", table! {}).await;
     let (code, text) = peer.refused(|request| exclusive(request, "shared").into()).await;
-    assert_eq!(code, ReplyCode::PreconditionFailed);
-    assert!(text.starts_with("inequivalent arg 'exclusive' for queue 'shared'"), "{text}");
+    assert_eq!(code, ReplyCode::ResourceLocked);
+    assert!(
+        text.starts_with("cannot obtain exclusive access to locked queue 'shared' in vhost '/'"),
+        "{text}"
+    );
 }
 
 #[tokio::test]

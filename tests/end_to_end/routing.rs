@@ -291,7 +291,7 @@ async fn an_exchange_is_redeclared_only_as_it_is() {
     let alternate = table! { "alternate-exchange" => "a" };
     let (_, text) =
         peer.refused(|request| declare_exchange(request, "e", "direct", false, alternate).into()).await;
-    let expected = "inequivalent arg 'alternate-exchange' for exchange 'e': received 'a' but current is none";
+    let expected = "inequivalent arg 'alternate-exchange' for exchange 'e': received the value 'a' of type 'longstr' but current is none";
     assert_eq!(text, expected);
     let (code, text) =
         peer.refused(|request| declare_exchange(request, "x", "x-random", false, table! {}).into()).await;

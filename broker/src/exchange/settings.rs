@@ -118,8 +118,12 @@ impl ExchangeSettings {
         if received.alternate == self.alternate {
             return Ok(());
         }
-        let text = |name: &Option<ExchangeName>| {
-            name.as_ref().map_or_else(|| "none".to_owned(), |name| format!("'{name}'"))
+        // As RabbitMQ puts it: with its type, if the other side has no value at all.
+        let one_is_absent = received.alternate.is_none() || self.alternate.is_none();
+        let text = |name: &Option<ExchangeName>| match name {
+            None => "none".to_owned(),
+            Some(name) if one_is_absent => format!("the value '{name}' of type 'longstr'"),
+            Some(name) => format!("'{name}'"),
         };
         Err(ExchangeError::Inequivalent {
             exchange: exchange.clone(),

@@ -44,6 +44,8 @@ pub use holders::HolderId;
 pub use limits::Refused;
 pub use outlet::{Gate, Outlet};
 pub use ready::Wanted;
-pub use settings::{ArgumentError, DELIVERY_LIMIT_DEFAULT, DeadLetter, Inequivalent, Overflow, Settings};
+pub use settings::{
+    ArgumentError, DELIVERY_LIMIT_DEFAULT, DeadLetter, Inequivalent, Overflow, QueueType, Settings,
+};
 pub use state::{Got, State, UnknownTag, Verb};
 pub(crate) use unacked::Unacked;

@@ -39,8 +39,21 @@ pub struct Settings {
     pub single_active: bool,
     /// How many deliveries of a message may fail; with one more it dies (`x-delivery-limit`).
     pub delivery_limit: Option<u32>,
+    /// What RabbitMQ would make of it (`x-queue-type`).
+    pub queue_type: QueueType,
     /// All arguments as they were given, also those that mean nothing here.
     pub arguments: Table,
+}
+
+/// The types of queues that clients of RabbitMQ ask for. There is one kind of queue here, which does what either of them
+/// promises; the type only says what a declaration may ask for beside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum QueueType {
+    /// Anything goes.
+    #[default]
+    Classic,
+    /// Always durable, shared, lasting and named by the client, as in RabbitMQ.
+    Quorum,
 }
 
 /// What happens when a queue would exceed its length limits.
@@ -84,6 +97,23 @@ pub enum ArgumentError {
     /// A type of queue that this broker does not have.
     #[error("invalid arg 'x-queue-type': this broker has no streams; it has 'classic' and 'quorum'")]
     Stream,
+    /// An argument that only streams have.
+    #[error("invalid arg '{argument}': only streams have it, and this broker has no streams")]
+    OfStreams {
+        /// The argument.
+        argument: &'static str,
+    },
+    /// A quorum queue that is to be what quorum queues are not.
+    #[error(
+        "invalid property '{property}': a queue of type 'quorum' is durable, shared and not deleted automatically"
+    )]
+    NotForQuorum {
+        /// What it was to be, by RabbitMQ's name.
+        property: &'static str,
+    },
+    /// A quorum queue without a name.
+    #[error("cannot declare a server-named queue of type 'quorum': choose a name")]
+    QuorumWithoutName,
 }
 
 /// A queue exists and is not what was asked for. AMQP: 406, precondition failed.
@@ -92,7 +122,7 @@ pub enum ArgumentError {
     "inequivalent arg '{argument}' for queue '{queue}' in vhost '{vhost}': received {received} but current is {current}"
 )]
 pub struct Inequivalent {
-    /// What differs: `exclusive`, `durable`, `auto_delete` or the argument.
+    /// What differs: `durable`, `auto_delete` or the argument.
     pub argument: &'static str,
     /// The queue's name.
     pub queue: String,
@@ -115,9 +145,23 @@ const DEAD_LETTER_KEY: &str = "x-dead-letter-routing-key";
 const PRIORITY_MAX: &str = "x-max-priority";
 const SINGLE_ACTIVE: &str = "x-single-active-consumer";
 const DELIVERY_LIMIT: &str = "x-delivery-limit";
+const DEAD_LETTER_STRATEGY: &str = "x-dead-letter-strategy";
+const CONSUMER_TIMEOUT: &str = "x-consumer-timeout";
+const MODE: &str = "x-queue-mode";
+const LAYOUT_VERSION: &str = "x-queue-version";
+const IN_MEMORY_MAX: &str = "x-max-in-memory-length";
+const IN_MEMORY_BYTES_MAX: &str = "x-max-in-memory-bytes";
+const GROUP_SIZE: &str = "x-quorum-initial-group-size";
+const LEADER_LOCATOR: &str = "x-queue-leader-locator";
+const MASTER_LOCATOR: &str = "x-queue-master-locator";
 
-/// The arguments that mean something here, in the order in which they are compared.
-const KNOWN: [&str; 11] = [
+/// Arguments of RabbitMQ's streams.
+const OF_STREAMS: [&str; 4] =
+    ["x-max-age", "x-stream-max-segment-size-bytes", "x-stream-filter-size-bytes", "x-initial-cluster-size"];
+
+/// The arguments of RabbitMQ's queues, in the order in which they are compared. The last nine are checked and compared,
+/// and otherwise without effect: they tune what works differently here, or what is not there to be tuned.
+const KNOWN: [&str; 20] = [
     QUEUE_TYPE,
     MESSAGE_TTL,
     EXPIRES,
@@ -129,6 +173,15 @@ const KNOWN: [&str; 11] = [
     PRIORITY_MAX,
     SINGLE_ACTIVE,
     DELIVERY_LIMIT,
+    DEAD_LETTER_STRATEGY,
+    CONSUMER_TIMEOUT,
+    MODE,
+    LAYOUT_VERSION,
+    IN_MEMORY_MAX,
+    IN_MEMORY_BYTES_MAX,
+    GROUP_SIZE,
+    LEADER_LOCATOR,
+    MASTER_LOCATOR,
 ];
 
 impl Settings {
@@ -139,8 +192,22 @@ impl Settings {
         auto_delete: bool,
         arguments: &Table,
     ) -> Result<Self, ArgumentError> {
+        let settings = Self::restored(durable, exclusive, auto_delete, arguments)?;
+        settings.queue_type.check_properties(durable, exclusive, auto_delete)?;
+        Reader(arguments).without_effect()?;
+        Ok(settings)
+    }
+
+    /// Reads the arguments of a queue that exists. Those without effect are not checked: they may come from a version
+    /// that did not know them, and a queue must not be lost for them.
+    pub fn restored(
+        durable: bool,
+        exclusive: bool,
+        auto_delete: bool,
+        arguments: &Table,
+    ) -> Result<Self, ArgumentError> {
         let read = Reader(arguments);
-        read.queue_type()?;
+        let queue_type = read.queue_type()?;
         let dead_letter = read.dead_letter()?;
         let delivery_limit_default = dead_letter.as_ref().map(|_| DELIVERY_LIMIT_DEFAULT);
         Ok(Self {
@@ -156,14 +223,16 @@ impl Settings {
             priority_max: read.count(PRIORITY_MAX, "a priority from 1 to 255", 1..=255)?.map(|max| max as u8),
             single_active: read.single_active()?,
             delivery_limit: read.delivery_limit(delivery_limit_default)?,
+            queue_type,
             arguments: arguments.clone(),
         })
     }
 
-    /// Whether a declaration that asks for `asked` may have this queue, in RabbitMQ's order: `exclusive`, `durable`,
-    /// `auto_delete`, then the known arguments. Present and absent differ, except for `x-queue-type: classic`.
+    /// Whether a declaration that asks for `asked` may have this queue, in RabbitMQ's order: `durable`, `auto_delete`,
+    /// then the known arguments. Present and absent differ, except for `x-queue-type: classic`.
     ///
-    /// That an exclusive queue is locked (405) for every connection but its own is for the caller to check before.
+    /// Whether it is exclusive, and to whom, is for the caller to check before: a difference there is no inequivalence,
+    /// but a lock (405).
     pub fn check_equivalent(&self, asked: &Self, queue: &str, vhost: &str) -> Result<(), Inequivalent> {
         let differ = |argument: &'static str, received: String, current: String| {
             Err(Inequivalent {
@@ -174,21 +243,18 @@ impl Settings {
                 current,
             })
         };
-        let flags = [
-            // Whoever asks for a queue of its own must not get one that others use.
-            ("exclusive", asked.exclusive, self.exclusive),
-            ("durable", asked.durable, self.durable),
-            ("auto_delete", asked.auto_delete, self.auto_delete),
-        ];
+        let flags =
+            [("durable", asked.durable, self.durable), ("auto_delete", asked.auto_delete, self.auto_delete)];
         for (flag, received, current) in flags {
             if received != current {
                 return differ(flag, format!("'{received}'"), format!("'{current}'"));
             }
         }
         for argument in KNOWN {
-            let (received, current) = (asked.compared(argument), self.compared(argument));
-            if received != current {
-                return differ(argument, describe(received), describe(current));
+            if asked.compared(argument) != self.compared(argument) {
+                let (received, current) = (asked.arguments.get(argument), self.arguments.get(argument));
+                let one_is_absent = received.is_none() || current.is_none();
+                return differ(argument, describe(received, one_is_absent), describe(current, one_is_absent));
             }
         }
         Ok(())
@@ -203,12 +269,49 @@ impl Settings {
 
 const COUNT: RangeInclusive<i64> = 0..=i64::MAX;
 
-/// A value in an error message, as RabbitMQ puts it.
-fn describe(value: Option<&Value>) -> String {
+/// A value in an error message, as RabbitMQ puts it: with its type, if the other side has no value at all.
+fn describe(value: Option<&Value>, with_type: bool) -> String {
     match value {
         None => "none".to_owned(),
-        Some(Value::Text(text)) => format!("'{text}'"),
-        Some(value) => format!("'{value}'"),
+        Some(value) if with_type => format!("the value '{}' of type '{}'", bare(value), type_name(value)),
+        Some(value) => format!("'{}'", bare(value)),
+    }
+}
+
+fn bare(value: &Value) -> String {
+    value.as_text().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// RabbitMQ's name for a value's type. An integer has lost its width on its way, and is told as the one that clients use.
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Bool(_) => "bool",
+        Value::Int(int) if i32::try_from(*int).is_ok() => "signedint",
+        Value::Int(_) | Value::Uint(_) => "long",
+        Value::Float(_) => "double",
+        Value::Text(_) => "longstr",
+        Value::Bytes(_) => "binary",
+        Value::Timestamp(_) => "timestamp",
+        Value::List(_) => "array",
+        Value::Table(_) => "table",
+        _ => "void",
+    }
+}
+
+impl QueueType {
+    fn check_properties(
+        self,
+        durable: bool,
+        exclusive: bool,
+        auto_delete: bool,
+    ) -> Result<(), ArgumentError> {
+        let wrong = match self {
+            Self::Classic => None,
+            Self::Quorum if !durable => Some("non-durable"),
+            Self::Quorum if exclusive => Some("exclusive-owner"),
+            Self::Quorum => auto_delete.then_some("auto-delete"),
+        };
+        wrong.map_or(Ok(()), |property| Err(ArgumentError::NotForQuorum { property }))
     }
 }
 
@@ -237,12 +340,49 @@ impl Reader<'_> {
         self.value(argument, expected, read)
     }
 
-    fn queue_type(&self) -> Result<(), ArgumentError> {
+    fn queue_type(&self) -> Result<QueueType, ArgumentError> {
+        let read = |value: &Value| match value.as_text()? {
+            "classic" => Some(QueueType::Classic),
+            "quorum" => Some(QueueType::Quorum),
+            _ => None,
+        };
         if self.0.get(QUEUE_TYPE).and_then(Value::as_text) == Some("stream") {
             return Err(ArgumentError::Stream);
         }
-        let known = |value: &Value| matches!(value.as_text()?, "classic" | "quorum").then_some(());
-        self.value(QUEUE_TYPE, "'classic' or 'quorum'", known).map(drop)
+        Ok(self.value(QUEUE_TYPE, "'classic' or 'quorum'", read)?.unwrap_or_default())
+    }
+
+    /// Arguments that change nothing here. Their values are checked, so that a declaration means the same to both
+    /// brokers.
+    fn without_effect(&self) -> Result<(), ArgumentError> {
+        if let Some(argument) = OF_STREAMS.into_iter().find(|argument| self.0.contains_key(*argument)) {
+            return Err(ArgumentError::OfStreams { argument });
+        }
+        self.one_of(
+            DEAD_LETTER_STRATEGY,
+            "'at-most-once' or 'at-least-once'",
+            &["at-most-once", "at-least-once"],
+        )?;
+        self.one_of(MODE, "'default' or 'lazy'", &["default", "lazy"])?;
+        self.count(LAYOUT_VERSION, "1 or 2", 1..=2)?;
+        self.count(CONSUMER_TIMEOUT, "a number of milliseconds from 0", COUNT)?;
+        self.count(IN_MEMORY_MAX, "a number of messages from 0", COUNT)?;
+        self.count(IN_MEMORY_BYTES_MAX, "a number of bytes from 0", COUNT)?;
+        self.count(GROUP_SIZE, "a number of nodes from 1", 1..=i64::MAX)?;
+        let locators = ["client-local", "balanced", "random", "least-leaders"];
+        self.one_of(LEADER_LOCATOR, "'client-local' or 'balanced'", &locators)?;
+        let locators = ["client-local", "min-masters", "random"];
+        self.one_of(MASTER_LOCATOR, "'client-local', 'min-masters' or 'random'", &locators)
+    }
+
+    fn one_of(
+        &self,
+        argument: &'static str,
+        expected: &'static str,
+        values: &[&str],
+    ) -> Result<(), ArgumentError> {
+        let read = |value: &Value| values.contains(&value.as_text()?).then_some(());
+        self.value(argument, expected, read).map(drop)
     }
 
     fn overflow(&self) -> Result<Overflow, ArgumentError> {

@@ -12,7 +12,9 @@ use super::definitions::{BindingDefinition, Definition};
 use super::vhost::Registry;
 use super::{TopologyError, Vhost};
 use crate::exchange::{self, ExchangeKind, ExchangeSettings};
-use crate::queue::{ConnectionId, Counts, DeleteError, DeleteReason, Queue, Settings, Work};
+use crate::queue::{
+    ArgumentError, ConnectionId, Counts, DeleteError, DeleteReason, Queue, QueueType, Settings, Work,
+};
 
 /// A declaration of an exchange.
 #[derive(Debug, Clone)]
@@ -146,7 +148,10 @@ impl Vhost {
         let mut change = self.change();
         let existing = change.registry.queues.get(&name).cloned();
         if let Some(queue) = existing {
-            self.check_owner(&queue, connection)?;
+            // Whoever asks for a queue of its own must not get one that others use, nor the other way round.
+            if queue.owner != settings.exclusive.then_some(connection) {
+                return Err(self.locked(&queue));
+            }
             queue.settings.check_equivalent(&settings, name.as_str(), self.name.as_str())?;
             if let Ok(counts) = queue.touch(work) {
                 return Ok((queue, counts, self.shared.store.end()));
@@ -155,6 +160,9 @@ impl Vhost {
             self.remove(&mut change.registry, &queue)?;
         }
         let name = match name.as_str() {
+            "" if settings.queue_type == QueueType::Quorum => {
+                return Err(ArgumentError::QuorumWithoutName.into());
+            }
             "" => generated.clone(),
             taken if taken.starts_with(RESERVED_PREFIX) => {
                 return Err(TopologyError::ReservedName { queue: taken.to_owned() });

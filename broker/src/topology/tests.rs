@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use leveret_journal::{Journal, Options, RealDisk};
-use leveret_protocol::{QueueName, Table, Value, VhostName};
+use leveret_protocol::{QueueName, ReplyCode, Table, Value, VhostName};
 
 use super::{Alarms, DeclareQueue, Topology, Vhost, VhostLimits};
 use crate::queue::{ConnectionId, Queue, Settings, Work};
@@ -109,4 +109,24 @@ fn the_exclusive_queues_of_a_connection_go_with_it_and_no_others() {
     left.sort();
     assert_eq!(left, ["four", "q", "three"]);
     assert_eq!(vhost.read(|registry| registry.owners()), 1);
+}
+
+#[test]
+fn a_shared_queue_is_locked_for_who_wants_it_exclusive_and_the_other_way_round() {
+    let World { vhost, mut work, .. } = world();
+    let mut declare = |queue: &str, exclusive| {
+        let settings = Settings::from_arguments(false, exclusive, false, &Table::new()).unwrap();
+        let declare = DeclareQueue { name: QueueName::new(queue).unwrap(), settings };
+        vhost.declare_queue(declare, &name(), CONNECTION, &mut work).map(drop)
+    };
+    declare("shared", false).unwrap();
+    declare("mine", true).unwrap();
+    declare("mine", true).unwrap();
+    for (queue, exclusive) in [("shared", true), ("mine", false)] {
+        let refused = declare(queue, exclusive).unwrap_err();
+        assert_eq!(refused.code(), ReplyCode::ResourceLocked);
+        let text =
+            format!("cannot obtain exclusive access to locked queue '{queue}' in vhost '/'. It could be");
+        assert!(refused.to_string().starts_with(&text), "{refused}");
+    }
 }

@@ -87,11 +87,13 @@ impl Vhost {
 
     pub(super) fn check_owner(&self, queue: &Queue, connection: ConnectionId) -> Result<(), TopologyError> {
         match queue.owner {
-            Some(owner) if owner != connection => {
-                Err(TopologyError::Locked { queue: queue.name.to_string(), vhost: self.name.clone() })
-            }
+            Some(owner) if owner != connection => Err(self.locked(queue)),
             _ => Ok(()),
         }
+    }
+
+    pub(super) fn locked(&self, queue: &Queue) -> TopologyError {
+        TopologyError::Locked { queue: queue.name.to_string(), vhost: self.name.clone() }
     }
 
     pub(super) fn no_queue(&self, name: &str) -> TopologyError {
@@ -196,7 +198,7 @@ impl Vhost {
                 registry.router.declare(exchange, settings.with_arguments(arguments)?)?;
             }
             Definition::Queue { queue, id, auto_delete, arguments, .. } => {
-                let settings = Settings::from_arguments(true, false, *auto_delete, arguments)?;
+                let settings = Settings::restored(true, false, *auto_delete, arguments)?;
                 self.shared.use_queue_ids_above(*id);
                 let store = Arc::clone(&self.shared.store);
                 registry.add(Queue::new(QueueId(*id), queue.clone(), settings, None, store, work.now_ms));

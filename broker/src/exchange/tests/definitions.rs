@@ -66,7 +66,9 @@ fn an_equivalent_declaration_succeeds_and_any_other_names_the_difference() {
         ),
         (
             ExchangeSettings { alternate: None, ..orders.clone() },
-            is("'alternate-exchange' for exchange 'orders': received none but current is 'rest'"),
+            is(
+                "'alternate-exchange' for exchange 'orders': received none but current is the value 'rest' of type 'longstr'",
+            ),
         ),
     ];
     for (settings, text) in cases {

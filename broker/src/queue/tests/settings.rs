@@ -8,7 +8,7 @@ fn read(given: Arguments<'_>) -> Result<Settings, String> {
 
 #[test]
 fn every_argument_is_read_and_checked() {
-    let cases: [(&str, Value, bool); 31] = [
+    let cases: [(&str, Value, bool); 47] = [
         ("x-message-ttl", 0.into(), true),
         ("x-message-ttl", (-1).into(), false),
         ("x-message-ttl", "10".into(), false),
@@ -40,6 +40,22 @@ fn every_argument_is_read_and_checked() {
         ("x-queue-type", "quorum".into(), true),
         ("x-queue-type", "stream".into(), false),
         ("x-queue-type", "lazy".into(), false),
+        ("x-dead-letter-strategy", "at-least-once".into(), true),
+        ("x-dead-letter-strategy", "twice".into(), false),
+        ("x-consumer-timeout", 1000.into(), true),
+        ("x-consumer-timeout", (-1).into(), false),
+        ("x-queue-mode", "lazy".into(), true),
+        ("x-queue-mode", "eager".into(), false),
+        ("x-queue-version", 2.into(), true),
+        ("x-queue-version", 3.into(), false),
+        ("x-max-in-memory-length", 0.into(), true),
+        ("x-max-in-memory-bytes", (-1).into(), false),
+        ("x-quorum-initial-group-size", 3.into(), true),
+        ("x-quorum-initial-group-size", 0.into(), false),
+        ("x-queue-leader-locator", "balanced".into(), true),
+        ("x-queue-master-locator", 1.into(), false),
+        ("x-max-age", "1D".into(), false),
+        ("x-initial-cluster-size", 3.into(), false),
     ];
     for (argument, value, good) in cases {
         let result = read(&[(argument, value.clone())]);
@@ -110,7 +126,7 @@ fn an_exclusive_queue_is_never_durable() {
 #[test]
 fn a_redeclaration_has_to_be_equivalent() {
     let ttl = |ms: i32| ("x-message-ttl", Value::from(ms));
-    let cases: [(Arguments<'_>, Arguments<'_>, Option<&str>); 9] = [
+    let cases: [(Arguments<'_>, Arguments<'_>, Option<&str>); 11] = [
         (&[], &[], None),
         (&[ttl(5)], &[ttl(5)], None),
         // Integers of all widths are one type: int versus long is no difference.
@@ -123,18 +139,35 @@ fn a_redeclaration_has_to_be_equivalent() {
         (
             &[ttl(5)],
             &[],
-            Some("'x-message-ttl' for queue 'q' in vhost '/': received none but current is '5'"),
+            Some(
+                "'x-message-ttl' for queue 'q' in vhost '/': received none but current is the value '5' of type 'signedint'",
+            ),
         ),
         (
             &[],
             &[("x-overflow", "drop-head".into())],
-            Some("'x-overflow' for queue 'q' in vhost '/': received 'drop-head' but current is none"),
+            Some(
+                "'x-overflow' for queue 'q' in vhost '/': received the value 'drop-head' of type 'longstr' but current is none",
+            ),
         ),
         (&[], &[("x-queue-type", "classic".into())], None),
         (
             &[],
             &[("x-queue-type", "quorum".into())],
-            Some("'x-queue-type' for queue 'q' in vhost '/': received 'quorum' but current is none"),
+            Some(
+                "'x-queue-type' for queue 'q' in vhost '/': received the value 'quorum' of type 'longstr' but current is none",
+            ),
+        ),
+        (
+            &[("x-queue-type", "quorum".into())],
+            &[("x-queue-type", "classic".into())],
+            Some("'x-queue-type' for queue 'q' in vhost '/': received 'classic' but current is 'quorum'"),
+        ),
+        // What has no effect here is compared all the same.
+        (
+            &[("x-queue-mode", "lazy".into())],
+            &[("x-queue-mode", "default".into())],
+            Some("'x-queue-mode' for queue 'q' in vhost '/': received 'default' but current is 'lazy'"),
         ),
         // Unknown arguments are kept, but neither validated nor compared.
         (&[("x-mine", 1.into())], &[("x-mine", "other".into()), ("x-more", true.into())], None),
@@ -145,6 +178,31 @@ fn a_redeclaration_has_to_be_equivalent() {
         assert_eq!(result.err().map(|error| error.to_string()), expected);
     }
     assert_eq!(read(&[("x-mine", 1.into())]).unwrap().arguments, arguments(&[("x-mine", 1.into())]));
+}
+
+#[test]
+fn a_quorum_queue_is_durable_shared_and_lasting() {
+    let quorum = arguments(&[("x-queue-type", "quorum".into())]);
+    let cases = [
+        ((true, false, false), None),
+        ((false, false, false), Some("non-durable")),
+        ((true, true, false), Some("exclusive-owner")),
+        ((true, false, true), Some("auto-delete")),
+    ];
+    for ((durable, exclusive, auto_delete), wrong) in cases {
+        let read = Settings::from_arguments(durable, exclusive, auto_delete, &quorum);
+        let expected = wrong.map(|property| ArgumentError::NotForQuorum { property });
+        assert_eq!(read.err(), expected);
+    }
+}
+
+#[test]
+fn a_queue_from_an_older_version_is_not_lost_for_arguments_without_effect() {
+    for (argument, value) in [("x-queue-mode", 1.into()), ("x-max-age", "1D".into())] {
+        let given = arguments(&[(argument, value), ("x-queue-type", "quorum".into())]);
+        assert!(Settings::from_arguments(true, false, false, &given).is_err(), "{argument}");
+        assert!(Settings::restored(true, false, true, &given).is_ok(), "{argument}");
+    }
 }
 
 #[test]

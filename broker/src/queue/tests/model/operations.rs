@@ -5,7 +5,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-use crate::queue::{Credit, DeadLetter, Overflow, Settings, Verb};
+use crate::queue::{Credit, DeadLetter, Overflow, QueueType, Settings, Verb};
 
 #[derive(Debug, Clone)]
 pub(super) enum Op {
@@ -90,6 +90,7 @@ pub(super) fn settings() -> impl Strategy<Value = Settings> {
                 priority_max,
                 single_active,
                 delivery_limit,
+                queue_type: QueueType::Classic,
                 arguments: Table::new(),
             }
         },
