@@ -195,3 +195,26 @@ async fn vhosts_and_channels_hold_as_much_as_is_configured() {
     let third = |request| leveret_tests::declare_exchange(request, "e3", "fanout", false, table! {}).into();
     assert_eq!(peer.refused(third).await.0, full);
 }
+
+#[tokio::test]
+async fn who_comes_when_there_are_as_many_connections_as_may_be_waits_for_one_to_end() {
+    let mut config = config();
+    config.limits.connections_max = 2;
+    let broker = broker_with(config).await;
+    let mut first = Peer::connect(&broker).await;
+    let second = Peer::connect(&broker).await;
+    let third = Peer::connect(&broker);
+    tokio::pin!(third);
+    let others_go_on = async {
+        for _ in 0..100 {
+            first.queue("q", table! {}).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = &mut third => panic!("a third connection was served"),
+        () = others_go_on => {}
+    }
+    second.vanish();
+    third.await.queue("q", table! {}).await;
+}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use leveret_journal::{Journal, Options, RealDisk};
 use leveret_protocol::{QueueName, ReplyCode, Table, Value, VhostName};
 
+use super::vhost::Registry;
 use super::{Alarms, DeclareQueue, Topology, Vhost, VhostLimits};
 use crate::queue::{ConnectionId, Queue, Settings, Work};
 use crate::store::{Memory, Message, Pins, ProgressReporter, Store};
@@ -108,7 +109,7 @@ fn the_exclusive_queues_of_a_connection_go_with_it_and_no_others() {
     let mut left: Vec<String> = vhost.queues().iter().map(|queue| queue.name.to_string()).collect();
     left.sort();
     assert_eq!(left, ["four", "q", "three"]);
-    assert_eq!(vhost.read(|registry| registry.owners()), 1);
+    assert_eq!(vhost.read(Registry::owners), 1);
 }
 
 #[test]

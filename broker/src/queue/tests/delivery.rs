@@ -262,3 +262,17 @@ fn a_cancelled_passive_holder_gets_nothing_more() {
     assert!(rig.get(passive).is_none());
     assert_eq!(rig.counts(), (1, 0));
 }
+
+#[test]
+fn a_single_active_consumer_that_leaves_hands_over_before_it_has_settled() {
+    let mut rig = rig(&[("x-single-active-consumer", true.into())]);
+    let first = rig.consumer(Credit::Unsettled(2));
+    let second = rig.consumer(Credit::Unsettled(1));
+    rig.publish_all("a b c d");
+    assert_eq!(rig.bodies(), "a b");
+    rig.state.cancel(first, rig.now, &mut rig.fx);
+    assert_eq!(rig.dispatch(), [(second, 1, "c".to_owned())], "a client that never settles stops nobody");
+    rig.settle(first, &[(1, 2)], &Verb::Requeue).unwrap();
+    rig.settle(second, &[(1, 1)], &Verb::Ack).unwrap();
+    assert_eq!(rig.dispatch(), [(second, 2, "a".to_owned())], "what came back is in its old place");
+}
