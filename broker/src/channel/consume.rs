@@ -147,6 +147,11 @@ impl Channel {
         self.held.contains_key(&number)
     }
 
+    /// Whether it has as many consumers, and queues that are got from, as it may have.
+    pub fn is_full(&self) -> bool {
+        self.held.len() >= self.consumers_max
+    }
+
     /// Forgets what only stands for gets and has nothing left to settle: a channel may get from any number of queues,
     /// one after the other.
     pub fn release_idle(&mut self, work: &mut Work) {

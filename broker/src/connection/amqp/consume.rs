@@ -35,7 +35,7 @@ impl AmqpSession {
         let outbox = Arc::clone(&self.common.outbox);
         let terms = Arc::clone(&self.terms);
         let open = self.channels.get_mut(&number).ok_or_else(not_open)?;
-        if open.consumers.len() >= self.common.context.limits.consumers_max {
+        if open.channel.is_full() {
             open.forget_idle(&mut self.common.work);
         }
         let consumer = Arc::new(Consumer {

@@ -35,8 +35,7 @@ impl AmqpSession {
             .queue(name.as_str(), common.id)
             .map_err(|error| faults::topology(&error, common.vhost.name.as_str()))?;
         let open = self.channels.get_mut(&number).ok_or_else(not_open)?;
-        if open.getters.len() >= common.context.limits.consumers_max && !open.getters.contains_key(&queue.id)
-        {
+        if open.channel.is_full() && !open.getters.contains_key(&queue.id) {
             open.forget_idle(&mut common.work);
         }
         // Its own number for each queue that ever was: tags of one that was deleted must not settle another's.
