@@ -24,7 +24,6 @@ pub(super) struct OpenChannel {
     pub(super) consumers: HashMap<Box<str>, u32>,
     /// What stands for a consumer where messages are got: one for each queue.
     pub(super) getters: FxHashMap<QueueId, u32>,
-    next_number: u32,
     /// For consumers that come; 0 is no limit.
     pub(super) prefetch: u16,
     /// The queue that was declared last, which an empty name stands for.
@@ -49,17 +48,10 @@ impl OpenChannel {
             set_aside: Vec::new(),
             consumers: HashMap::new(),
             getters: FxHashMap::default(),
-            next_number: 0,
             prefetch: 0,
             last_queue: String::new(),
             replies: None,
         }
-    }
-
-    /// A number that no consumer of this channel has had: what is not settled keeps it.
-    pub(super) fn next_number(&mut self) -> u32 {
-        self.next_number += 1;
-        self.next_number
     }
 
     /// The consumer of this tag, if its queue still serves it.

@@ -38,9 +38,10 @@ impl AmqpSession {
         if open.channel.is_full() {
             open.forget_idle(&mut self.common.work);
         }
+        self.last_number += 1;
         let consumer = Arc::new(Consumer {
             channel: number,
-            number: open.next_number(),
+            number: self.last_number,
             tag: tag.clone(),
             no_ack: consume.no_ack,
             notified: terms.cancel_notify,

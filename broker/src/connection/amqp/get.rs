@@ -39,10 +39,10 @@ impl AmqpSession {
             open.forget_idle(&mut common.work);
         }
         // Its own number for each queue that ever was: tags of one that was deleted must not settle another's.
-        let getter = match open.getters.get(&queue.id) {
-            Some(getter) => *getter,
-            None => open.next_number(),
-        };
+        let getter = open.getters.get(&queue.id).copied().unwrap_or_else(|| {
+            self.last_number += 1;
+            self.last_number
+        });
         // Without an acknowledgement it would be gone before it is known to fit, so it is settled when it does.
         let got = match open.channel.get_from(getter, &queue, false, &mut common.work) {
             Ok(got) => got,

@@ -25,6 +25,8 @@ pub(in super::super) struct AmqpSession {
     pub(super) channels: FxHashMap<u16, OpenChannel>,
     /// Channels that the broker closed, until the client has said that it knows.
     pub(super) closing: FxHashSet<u16>,
+    /// The number of the newest consumer. None is used twice, whatever the channel: what is late names a consumer by it.
+    pub(super) last_number: u32,
     pub(super) channels_max: u16,
     pub(super) frame_bytes_max: usize,
     /// The class and method that a close would be about.
@@ -106,6 +108,13 @@ impl Session for AmqpSession {
                 continue;
             }
             let ended = open.consumers.extract_if(|_, number| *number == consumer).next();
+            // A client that cannot be told would otherwise wait for ever, and nobody would know why.
+            tracing::warn!(
+                connection = self.common.id.0,
+                channel = number,
+                limit = self.frame_bytes_max,
+                "a consumer is ended: the properties of its next message do not fit into a frame"
+            );
             if let Some((tag, _)) = ended.filter(|_| self.terms.cancel_notify) {
                 let cancel = basic::Cancel { consumer_tag: &tag, nowait: true };
                 self.common.outbox.send(number, cancel, None);
@@ -153,6 +162,7 @@ impl AmqpSession {
             terms: Arc::clone(&entered.terms),
             channels: FxHashMap::default(),
             closing: FxHashSet::default(),
+            last_number: 0,
             channels_max: entered.channels_max,
             frame_bytes_max: entered.frame_bytes_max,
             current: (0, 0),
