@@ -1,13 +1,13 @@
 //! Outbox -> AMQP frames.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use leveret_protocol::Outcome;
 use leveret_protocol::amqp::{
     self, Envelope, FRAME_OVERHEAD_BYTES, NO_PROPERTIES, basic, put_body, put_header, put_heartbeat,
     put_method,
 };
-
-use std::sync::Arc;
 
 use super::super::protocol::{Encoder, Unfit};
 use super::get::GetOk;
