@@ -8,6 +8,7 @@
     reason = "in a test a panic is how a broken promise is reported"
 )]
 
+pub mod amqp;
 mod brokers;
 mod messages;
 mod peer;

@@ -1,0 +1,6 @@
+//! AMQP 0-9-1 frame by frame, with what RabbitMQ answers as the oracle. The broker is one of ours in this process, or
+//! the one that `LEVERET_TEST_AMQP` names as host:port; `tests/rabbitmq/compare` runs all against both.
+
+mod handshake;
+mod channels;
+mod exchanges;
