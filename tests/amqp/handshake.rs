@@ -1,11 +1,16 @@
 //! From the socket to the open connection, and its end.
 
-use leveret_tests::amqp::{Login, Peer, Target, Value, close};
+use leveret_tests::amqp::{Close, Login, Peer, Target, Value, close};
 use leveret_tests::{amqp_table, fields};
 
 /// What the peer says of itself when it wants to be told why it may not log in: nothing.
 fn without_capabilities() -> Login {
     Login { capabilities: amqp_table! {}, ..Login::default() }
+}
+
+/// How an error before the connection is open ends it.
+fn told_why(target: &Target, closed: Close) -> Option<Close> {
+    target.differs(None, Some(closed), "RabbitMQ ends a handshake that goes wrong without saying why")
 }
 
 #[tokio::test]
@@ -68,9 +73,9 @@ async fn wrong_credentials_close_with_403_if_the_client_can_take_it() {
         close(403, text, "")
     };
     let wrong_password = Login { password: "wrong", ..Login::default() };
-    assert_eq!(target.socket().await.enter(&wrong_password).await, Err(refused("PLAIN")));
+    assert_eq!(target.socket().await.enter(&wrong_password).await, Err(Some(refused("PLAIN"))));
     let unknown_user = Login { user: "nobody", ..Login::default() };
-    assert_eq!(target.socket().await.enter(&unknown_user).await, Err(refused("PLAIN")));
+    assert_eq!(target.socket().await.enter(&unknown_user).await, Err(Some(refused("PLAIN"))));
 }
 
 #[tokio::test]
@@ -86,9 +91,9 @@ async fn wrong_credentials_end_the_socket_without_a_word_if_the_client_cannot() 
 async fn a_mechanism_that_is_not_offered_is_refused() {
     let target = Target::start().await;
     let login = Login { mechanism: "KERBEROS", ..Login::default() };
-    let refused = target.socket().await.enter(&login).await.unwrap_err();
+    let refused = target.socket().await.enter(&login).await;
     let text = "COMMAND_INVALID - unknown authentication mechanism 'KERBEROS'";
-    assert_eq!(refused, close(503, text, "connection.start-ok"));
+    assert_eq!(refused, Err(told_why(&target, close(503, text, "connection.start-ok"))));
 }
 
 #[tokio::test]
@@ -96,7 +101,8 @@ async fn a_vhost_that_does_not_exist_is_530() {
     let target = Target::start().await;
     let login = Login { vhost: "nowhere", ..Login::default() };
     let refused = target.socket().await.enter(&login).await.unwrap_err();
-    assert_eq!(refused, close(530, "NOT_ALLOWED - vhost nowhere not found", "connection.open"));
+    let text = "NOT_ALLOWED - vhost nowhere not found";
+    assert_eq!(refused, Some(close(530, text, "connection.open")));
 }
 
 #[tokio::test]
@@ -122,7 +128,7 @@ async fn a_tune_outside_of_what_was_offered_is_530() {
     for (tune, text) in cases {
         let refused = target.socket().await.enter(&Login { tune, ..Login::default() }).await.unwrap_err();
         let text = format!("NOT_ALLOWED - negotiated {text}");
-        assert_eq!(refused, close(530, text, "connection.tune-ok"), "{tune:?}");
+        assert_eq!(refused, told_why(&target, close(530, text, "connection.tune-ok")), "{tune:?}");
     }
 }
 
@@ -140,7 +146,7 @@ async fn the_smallest_limits_that_may_be_negotiated_hold() {
     peer.send_on(2, "channel.open", fields![]).await;
     let closed = peer.closed().await;
     let text = "NOT_ALLOWED - number of channels opened (1) has reached the negotiated channel_max (1)";
-    assert_eq!(closed, close(530, text, "channel.open"));
+    assert_eq!(closed, close(530, text, ""));
 }
 
 #[tokio::test]
@@ -153,25 +159,25 @@ async fn heartbeats_come_without_other_traffic() {
 }
 
 #[tokio::test]
-async fn a_method_out_of_turn_in_the_handshake_is_503() {
+async fn a_method_out_of_turn_in_the_handshake_is_refused() {
     let target = Target::start().await;
     let mut peer = target.socket().await;
     peer.greet().await;
     peer.send_on(0, "connection.open", fields!["/"]).await;
-    let closed = peer.closed().await;
-    assert_eq!(closed.code, 503, "{closed:?}");
+    let text = "CHANNEL_ERROR - unexpected method in connection state starting";
+    assert_eq!(peer.end().await, told_why(&target, close(504, text, "connection.open")));
 }
 
 #[tokio::test]
-async fn a_channel_before_the_connection_is_open_is_refused() {
+async fn a_channel_before_the_connection_is_open_is_505() {
     let target = Target::start().await;
     let mut peer = target.socket().await;
     peer.greet().await;
     peer.say_who(&Login::default()).await;
     peer.tune(&Login::default()).await.unwrap();
     peer.send_on(1, "channel.open", fields![]).await;
-    let closed = peer.closed().await;
-    assert_eq!(closed.code, 503, "{closed:?}");
+    let text = "UNEXPECTED_FRAME - type 1, all octets = <<0,20,0,10,0>>";
+    assert_eq!(peer.end().await, Some(close(505, text, "")));
 }
 
 #[tokio::test]

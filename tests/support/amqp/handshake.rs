@@ -1,6 +1,7 @@
 //! How a peer opens its connection.
 
-use super::peer::{Close, PROTOCOL_HEADER, Peer};
+use super::methods::read_method;
+use super::peer::{Close, PROTOCOL_HEADER, Peer, close_of};
 use super::{Field, Table};
 use crate::{amqp_table, fields};
 
@@ -41,8 +42,8 @@ impl Default for Login {
 }
 
 impl Peer {
-    /// The whole handshake. `Err` is what the broker says instead of going on.
-    pub async fn enter(&mut self, login: &Login) -> Result<(), Close> {
+    /// The whole handshake. `Err` is what the broker says instead of going on; `None` if it hangs up without a word.
+    pub async fn enter(&mut self, login: &Login) -> Result<(), Option<Close>> {
         self.greet().await;
         self.say_who(login).await;
         self.tune(login).await?;
@@ -63,11 +64,8 @@ impl Peer {
     }
 
     /// `connection.tune`, and its answer; what was offered.
-    pub async fn tune(&mut self, login: &Login) -> Result<Vec<Field>, Close> {
-        let (name, offered) = self.method_on(0).await;
-        if name != "connection.tune" {
-            return Err(self.end_of_handshake(name, &offered).await);
-        }
+    pub async fn tune(&mut self, login: &Login) -> Result<Vec<Field>, Option<Close>> {
+        let offered = self.step("connection.tune").await?;
         let (channel_max, frame_max, heartbeat) = login.tune;
         self.send_on(0, "connection.tune-ok", fields![channel_max, frame_max, heartbeat]).await;
         self.frame_max = if frame_max == 0 { usize::MAX } else { frame_max as usize };
@@ -75,16 +73,21 @@ impl Peer {
     }
 
     /// `connection.open`.
-    pub async fn open(&mut self, login: &Login) -> Result<(), Close> {
+    pub async fn open(&mut self, login: &Login) -> Result<(), Option<Close>> {
         self.send_on(0, "connection.open", fields![login.vhost]).await;
-        let (name, fields) = self.method_on(0).await;
-        if name == "connection.open-ok" { Ok(()) } else { Err(self.end_of_handshake(name, &fields).await) }
+        self.step("connection.open-ok").await.map(drop)
     }
 
-    async fn end_of_handshake(&mut self, name: &str, fields: &[Field]) -> Close {
-        assert_eq!(name, "connection.close", "instead of an answer, with {fields:?}");
+    /// The next method, if it is this one.
+    async fn step(&mut self, expected: &str) -> Result<Vec<Field>, Option<Close>> {
+        let Some(frame) = self.frame().await else { return Err(None) };
+        let (name, fields) = read_method(&frame.payload);
+        if name == expected {
+            return Ok(fields);
+        }
+        assert_eq!(name, "connection.close", "instead of {expected}, with {fields:?}");
         self.send_on(0, "connection.close-ok", fields![]).await;
         assert_eq!(self.frame().await, None, "behind connection.close");
-        super::peer::close_of(fields)
+        Err(Some(close_of(&fields)))
     }
 }

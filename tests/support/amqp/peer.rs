@@ -188,31 +188,29 @@ impl Peer {
         self.closed().await
     }
 
-    /// The broker closes the connection: it says why, the peer agrees, and the socket ends. What comes before on any
-    /// channel is passed over.
+    /// The broker closes the connection: it says why, the peer agrees, and the socket ends.
     pub async fn closed(&mut self) -> Close {
-        let close = self.closing().await;
-        self.try_write(&method_bytes(0, "connection.close-ok", &[])).await;
-        while self.frame().await.is_some() {}
-        close
+        self.end().await.expect("a connection.close before the end")
     }
 
-    /// The broker's `connection.close`, not answered.
-    pub async fn closing(&mut self) -> Close {
-        loop {
-            let Some(frame) = self.frame().await else { panic!("hung up without a connection.close") };
+    /// As [`Peer::closed`]; `None` if the broker hangs up without a word. What comes before on any channel is passed
+    /// over.
+    pub async fn end(&mut self) -> Option<Close> {
+        let mut said = None;
+        while let Some(frame) = self.frame().await {
             if frame.channel == 0 && frame.kind == METHOD {
                 let (name, fields) = read_method(&frame.payload);
                 assert_eq!(name, "connection.close");
-                return close_of(&fields);
+                said = Some(close_of(&fields));
+                self.try_write(&method_bytes(0, "connection.close-ok", &[])).await;
             }
         }
+        said
     }
 
     /// Closes the connection in good order.
     pub async fn leave(mut self) {
         self.call_on(0, "connection.close", fields![200, "bye", 0, 0]).await;
-        assert_eq!(self.frame().await, None, "behind connection.close-ok");
     }
 
     /// The next frame of a channel but heartbeats. Those of other channels wait until they are asked for.
