@@ -4,3 +4,11 @@
 mod handshake;
 mod channels;
 mod exchanges;
+mod queues;
+mod consuming;
+mod settling;
+mod publishing;
+mod content;
+mod dead_letters;
+mod limits;
+mod extensions;

@@ -126,6 +126,11 @@ impl Peer {
         let _ = within("a write", self.socket.write_all(bytes)).await;
     }
 
+    /// Sends a frame on channel 1.
+    pub async fn write_frame(&mut self, kind: u8, payload: &[u8]) {
+        self.write(&frame_bytes(kind, 1, payload)).await;
+    }
+
     /// Sends a method on channel 1.
     pub async fn send(&mut self, name: &str, fields: Vec<Field>) {
         self.send_on(1, name, fields).await;

@@ -1,5 +1,7 @@
 //! What tests do most, in fewer words.
 
+use std::collections::BTreeSet;
+
 use super::content::{Message, Post, header_payload, read_header};
 use super::peer::{BODY, HEADER, Peer, frame_bytes, method_bytes};
 use super::{Field, Table};
@@ -159,8 +161,14 @@ impl Peer {
         self.call("confirm.select", fields![false]).await;
     }
 
-    /// The next confirm: its method, tag, and whether it stands for all before.
-    pub async fn confirmed(&mut self) -> (&'static str, u64, bool) {
+    /// The next confirm, which no other publish may share: its method and tag. (Where nothing before it is open, it is
+    /// all the same whether it says that it stands for all before.)
+    pub async fn confirmed(&mut self) -> (&'static str, u64) {
+        let (name, tag, _) = self.confirm_frame().await;
+        (name, tag)
+    }
+
+    async fn confirm_frame(&mut self) -> (&'static str, u64, bool) {
         let (name, fields) = self.method_on(1).await;
         assert!(matches!(name, "basic.ack" | "basic.nack"), "a confirm is {name} {fields:?}");
         (name, fields[0].number(), fields[1].bit())
@@ -168,10 +176,10 @@ impl Peer {
 
     /// Waits until all publishes from `first` to `last` are confirmed, each once; gives the tags that were refused.
     pub async fn all_confirmed(&mut self, first: u64, last: u64) -> Vec<u64> {
-        let mut open: std::collections::BTreeSet<u64> = (first..=last).collect();
+        let mut open: BTreeSet<u64> = (first..=last).collect();
         let mut refused = Vec::new();
         while !open.is_empty() {
-            let (name, tag, multiple) = self.confirmed().await;
+            let (name, tag, multiple) = self.confirm_frame().await;
             let from = if multiple { first } else { tag };
             assert!(open.contains(&tag), "{tag} is confirmed twice, or was never published");
             let settled: Vec<u64> = open.range(from..=tag).copied().collect();

@@ -1,0 +1,338 @@
+//! Publishing: what arrives, what comes back, what is confirmed, and transactions.
+
+use leveret_tests::amqp::{
+    BODY, HEADER, Peer, Post, Properties, Table, Target, Value, close, header_payload,
+};
+use leveret_tests::{amqp_array, amqp_table, fields};
+
+/// A value of each type that RabbitMQ knows.
+fn all_types() -> Table {
+    amqp_table! {
+        "bool" => true,
+        "i8" => -8_i8,
+        "i16" => -16_i16,
+        "i32" => -32,
+        "i64" => -64_i64,
+        "u8" => 8_u8,
+        "u16" => 16_u16,
+        "u32" => 32_u32,
+        "f32" => 1.5_f32,
+        "f64" => -2.5_f64,
+        "decimal" => Value::Decimal(2, 314),
+        "text" => "schön",
+        "bytes" => Value::Bytes(vec![0, 255]),
+        "time" => Value::Time(1_700_000_000),
+        "void" => Value::Void,
+        "array" => amqp_array![1, "two", amqp_array![]],
+        "table" => amqp_table! { "inner" => amqp_table! { "deep" => 1_i64 } },
+    }
+}
+
+/// All that a message can carry.
+fn everything() -> Properties {
+    let text = |text: &str| Some(text.to_owned());
+    Properties {
+        content_type: text("text/plain"),
+        content_encoding: text("utf-8"),
+        headers: Some(all_types()),
+        delivery_mode: Some(2),
+        priority: Some(7),
+        correlation_id: text("correlation"),
+        reply_to: text("reply"),
+        expiration: text("600000"),
+        message_id: text("id"),
+        timestamp: Some(1_700_000_001),
+        message_type: text("type"),
+        user_id: text("guest"),
+        app_id: text("application"),
+        cluster_id: text("cluster"),
+    }
+}
+
+/// A queue that holds one message and refuses the next.
+async fn full_queue(target: &Target, peer: &mut Peer) -> String {
+    let queue = target.name("full");
+    peer.queue(&queue, amqp_table! { "x-max-length" => 1, "x-overflow" => "reject-publish" }).await;
+    peer.fill(&queue, &["first"]).await;
+    queue
+}
+
+#[tokio::test]
+async fn a_message_arrives_with_all_that_it_was_published_with() {
+    let target = Target::start().await;
+    let mut peer = target.peer().await;
+    let (exchange, queue) = (target.name("everything"), target.name("everything"));
+    peer.exchange(&exchange, "fanout", amqp_table! {}).await;
+    peer.queue(&queue, amqp_table! {}).await;
+    peer.bind(&queue, &exchange, "").await;
+    for properties in [
+        everything(),
+        Properties::default(),
+        Properties { headers: Some(amqp_table! {}), ..Default::default() },
+    ] {
+        let post = Post { exchange: &exchange, key: "a key", properties, body: "body", ..Post::default() };
+        peer.post(&post).await;
+        peer.until_counts(&queue, (1, 0)).await;
+        let message = peer.get_with(&queue, true).await.unwrap();
+        assert_eq!(message.properties, post.properties);
+        assert_eq!(
+            (message.exchange.as_str(), message.key.as_str(), message.body.as_str()),
+            (exchange.as_str(), "a key", "body")
+        );
+    }
+}
+
+#[tokio::test]
+async fn bodies_of_all_lengths_arrive_in_frames_that_fit() {
+    let target = Target::start().await;
+    let mut peer = target.peer().await;
+    let queue = target.name("lengths");
+    peer.queue(&queue, amqp_table! {}).await;
+    peer.consume(&queue, "c").await;
+    for length in [0, 1, 131_063, 131_064, 131_065, 262_128, 500_000] {
+        let body = "x".repeat(length);
+        peer.publish("", &queue, &body).await;
+        let message = peer.delivery().await;
+        assert!(message.body == body, "{length} bytes became {}", message.body.len());
+    }
+}
+
+#[tokio::test]
+async fn a_body_may_come_in_any_pieces() {
+    let target = Target::start().await;
+    let mut peer = target.peer().await;
+    let queue = target.name("pieces");
+    peer.queue(&queue, amqp_table! {}).await;
+    peer.send("basic.publish", fields!["", &queue, false, false]).await;
+    peer.write_frame(HEADER, &header_payload(6, &Properties::default())).await;
+    for piece in ["", "abc", "", "d", "ef"] {
+        peer.write_frame(BODY, piece.as_bytes()).await;
+    }
+    assert_eq!(peer.get_soon(&queue).await.body, "abcdef");
+}
+
+#[tokio::test]
+async fn what_is_mandatory_and_goes_nowhere_comes_back_before_its_confirm() {
+    let target = Target::start().await;
+    let mut peer = target.peer().await;
+    peer.confirm().await;
+    let key = target.name("nowhere");
+    let post = Post {
+        exchange: "amq.direct",
+        key: &key,
+        mandatory: true,
+        properties: everything(),
+        body: "back",
+        ..Post::default()
+    };
+    peer.post(&post).await;
+    let returned = peer.message_on(1, "basic.return").await;
+    assert_eq!(returned.fields, fields![312, "NO_ROUTE", "amq.direct", &key]);
+    assert_eq!((returned.properties, returned.body.as_str()), (everything(), "back"));
+    assert_eq!(peer.confirmed().await, ("basic.ack", 1));
+    peer.post(&Post { mandatory: false, ..post.clone() }).await;
+    assert_eq!(peer.confirmed().await, ("basic.ack", 2), "dropped, which is no failure");
+    // An empty body comes back, too.
+    peer.post(&Post { body: "", ..post }).await;
+    assert_eq!(peer.message_on(1, "basic.return").await.body, "");
+    assert_eq!(peer.confirmed().await, ("basic.ack", 3));
+}
+
+#[tokio::test]
+async fn immediate_is_540() {
+    let target = Target::start().await;
+    let mut peer = target.peer().await;
+    peer.post(&Post { immediate: true, ..Post::default() }).await;
+    let closed = peer.closed().await;
+    assert_eq!(closed, close(540, "NOT_IMPLEMENTED - immediate=true", "basic.publish"));
+}
+
+#[tokio::test]
+async fn each_publish_is_confirmed_once() {
+    let target = Target::start().await;
+    let mut peer = target.peer().await;
+    let queue = target.name("confirms");
+    peer.queue(&queue, amqp_table! {}).await;
+    peer.confirm().await;
+    // A second select changes nothing; one that wants no answer gets none.
+    peer.confirm().await;
+    peer.send("confirm.select", fields![true]).await;
+    let persistent = Properties { delivery_mode: Some(2), ..Properties::default() };
+    let mut bytes = Vec::new();
+    for number in 0..200 {
+        let properties = if number % 3 == 0 { persistent.clone() } else { Properties::default() };
+        let key = if number % 5 == 0 { "nowhere" } else { &queue };
+        bytes.extend(Post { key, properties, body: "x", ..Post::default() }.encode(1, 4096));
+    }
+    peer.write(&bytes).await;
+    assert_eq!(peer.all_confirmed(1, 200).await, []);
+    assert_eq!(peer.counts(&queue).await, (160, 0));
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_with_a_nack() {
+    let target = Target::start().await;
+    let mut peer = target.peer().await;
+    let queue = full_queue(&target, &mut peer).await;
+    peer.confirm().await;
+    peer.publish("", &queue, "refused").await;
+    assert_eq!(peer.confirmed().await, ("basic.nack", 1));
+    assert_eq!(peer.drain(&queue).await, ["first"]);
+    peer.publish("", &queue, "taken").await;
+    assert_eq!(peer.confirmed().await, ("basic.ack", 2));
+}
+
+#[tokio::test]
+async fn one_queue_of_two_that_refuses_is_one_nack_and_the_other_keeps_its_copy() {
+    let target = Target::start().await;
+    let mut peer = target.peer().await;
+    let (full, other, exchange) =
+        (full_queue(&target, &mut peer).await, target.name("other"), target.name("both"));
+    peer.queue(&other, amqp_table! {}).await;
+    peer.exchange(&exchange, "fanout", amqp_table! {}).await;
+    peer.bind(&full, &exchange, "").await;
+    peer.bind(&other, &exchange, "").await;
+    peer.confirm().await;
+    peer.publish(&exchange, "", "both").await;
+    assert_eq!(peer.confirmed().await, ("basic.nack", 1));
+    assert_eq!(peer.get_soon(&other).await.body, "both");
+    assert_eq!(peer.drain(&full).await, ["first"]);
+}
+
+#[tokio::test]
+async fn confirms_and_transactions_exclude_each_other() {
+    let target = Target::start().await;
+    let mut peer = target.peer().await;
+    peer.confirm().await;
+    let refused = peer.refused("tx.select", fields![]).await;
+    assert_eq!(
+        refused,
+        close(406, "PRECONDITION_FAILED - cannot switch from confirm to tx mode", "tx.select")
+    );
+    peer.call("tx.select", fields![]).await;
+    let refused = peer.refused("confirm.select", fields![false]).await;
+    let text = "PRECONDITION_FAILED - cannot switch from tx to confirm mode";
+    assert_eq!(refused, close(406, text, "confirm.select"));
+    for method in ["tx.commit", "tx.rollback"] {
+        let refused = peer.refused(method, fields![]).await;
+        assert_eq!(refused, close(406, "PRECONDITION_FAILED - channel is not transactional", method));
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_406() {
+    let target = Target::start().await;
+    let mut peer = target.peer().await;
+    let text = |text: &str| Some(text.to_owned());
+    let headers = |headers: Table| Properties { headers: Some(headers), ..Properties::default() };
+    let cases = [
+        (Properties { expiration: text("soon"), ..Properties::default() }, "invalid expiration 'soon': "),
+        (Properties { expiration: text("-1"), ..Properties::default() }, "invalid expiration '-1': "),
+        (Properties { expiration: text("1.5"), ..Properties::default() }, "invalid expiration '1.5': "),
+        (Properties { expiration: text(""), ..Properties::default() }, "invalid expiration '': "),
+        (
+            Properties { user_id: text("somebody"), ..Properties::default() },
+            "user_id property set to 'somebody' but authenticated user was 'guest'",
+        ),
+        (
+            headers(amqp_table! { "CC" => "not an array" }),
+            "invalid message: {unacceptable_type_in_header,\"CC\",longstr}",
+        ),
+        (
+            headers(amqp_table! { "BCC" => 1 }),
+            "invalid message: {unacceptable_type_in_header,\"BCC\",signedint}",
+        ),
+    ];
+    for (properties, text) in cases {
+        peer.post(&Post { key: "q", properties, body: "x", ..Post::default() }).await;
+        let closed = peer.channel_closed().await;
+        assert_eq!((closed.code, closed.method.as_str()), (406, "basic.publish"), "{closed:?}");
+        assert!(closed.text.starts_with(&format!("PRECONDITION_FAILED - {text}")), "{text}: {closed:?}");
+        peer.open_channel(1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_publishes_at_its_commit_or_not_at_all() {
+    let target = Target::start().await;
+    let mut peer = target.peer().await;
+    let queue = target.name("tx");
+    peer.queue(&queue, amqp_table! {}).await;
+    peer.call("tx.select", fields![]).await;
+    peer.call("tx.select", fields![]).await;
+    peer.publish("", &queue, "rolled back").await;
+    peer.call("tx.rollback", fields![]).await;
+    peer.publish("", &queue, "a").await;
+    peer.publish("", &queue, "b").await;
+    peer.nothing_comes_from(&queue).await;
+    assert_eq!(peer.counts(&queue).await, (0, 0), "before the commit");
+    peer.call("tx.commit", fields![]).await;
+    assert_eq!(peer.counts(&queue).await, (2, 0));
+    peer.call("tx.commit", fields![]).await;
+    peer.publish("", &queue, "never committed").await;
+    peer.call("channel.close", fields![200, "", 0, 0]).await;
+    peer.open_channel(1).await;
+    assert_eq!(peer.drain(&queue).await, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn a_transaction_settles_at_its_commit_and_a_rollback_leaves_all_unsettled() {
+    let target = Target::start().await;
+    let mut peer = target.peer().await;
+    let queue = target.name("tx-settle");
+    peer.queue(&queue, amqp_table! {}).await;
+    peer.fill(&queue, &["a", "b", "c"]).await;
+    peer.call("tx.select", fields![]).await;
+    peer.consume(&queue, "c").await;
+    for _ in 0..3 {
+        peer.delivery().await;
+    }
+    peer.ack(1, false).await;
+    peer.nack(2, false, true).await;
+    peer.call("tx.rollback", fields![]).await;
+    // Nothing is delivered again: what was rolled back is held as before.
+    peer.nothing_comes_from(&queue).await;
+    peer.ack(1, false).await;
+    peer.nack(2, false, true).await;
+    peer.call("tx.commit", fields![]).await;
+    let again = peer.delivery().await;
+    assert_eq!((again.body.as_str(), again.redelivered), ("b", true));
+    peer.call("channel.close", fields![200, "", 0, 0]).await;
+    peer.open_channel(1).await;
+    peer.until_counts(&queue, (2, 0)).await;
+    assert_eq!(peer.drain(&queue).await, ["b", "c"]);
+}
+
+#[tokio::test]
+async fn a_transaction_returns_at_its_commit_and_fails_at_once() {
+    let target = Target::start().await;
+    let mut peer = target.peer().await;
+    peer.call("tx.select", fields![]).await;
+    let key = target.name("nowhere");
+    peer.post(&Post { exchange: "amq.direct", key: &key, mandatory: true, body: "back", ..Post::default() })
+        .await;
+    peer.barrier().await;
+    peer.send("tx.commit", fields![]).await;
+    assert_eq!(peer.message_on(1, "basic.return").await.body, "back");
+    peer.expect("tx.commit-ok").await;
+    let refused = peer.refused("basic.ack", fields![7, false]).await;
+    assert_eq!(refused, close(406, "PRECONDITION_FAILED - unknown delivery tag 7", "basic.ack"));
+    peer.call("tx.select", fields![]).await;
+    let missing = target.name("missing");
+    peer.publish(&missing, "", "x").await;
+    let text = format!("NOT_FOUND - no exchange '{missing}' in vhost '/'");
+    assert_eq!(peer.channel_closed().await, close(404, text, "basic.publish"));
+}
+
+#[tokio::test]
+async fn a_commit_of_which_a_queue_refuses_a_part_is_406() {
+    let target = Target::start().await;
+    let mut peer = target.peer().await;
+    let queue = full_queue(&target, &mut peer).await;
+    peer.call("tx.select", fields![]).await;
+    peer.publish("", &queue, "refused").await;
+    let refused = peer.refused("tx.commit", fields![]).await;
+    assert_eq!(refused.code, 406, "{refused:?}");
+    assert_eq!(refused.text, "PRECONDITION_FAILED - partial tx completion");
+    assert_eq!(peer.drain(&queue).await, ["first"]);
+}
