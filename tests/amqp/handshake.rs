@@ -105,28 +105,40 @@ async fn a_vhost_that_does_not_exist_is_530() {
     assert_eq!(refused, Some(close(530, text, "connection.open")));
 }
 
-#[tokio::test]
-async fn the_tune_offers_limits_that_clients_know() {
-    let target = Target::start().await;
+/// What `connection.tune` offers: channels, bytes of a frame, seconds of the heartbeat.
+async fn offered(target: &Target) -> (u16, u32, u16) {
     let mut peer = target.socket().await;
     peer.greet().await;
     peer.say_who(&Login::default()).await;
-    let offered = peer.tune(&Login::default()).await.unwrap();
-    assert_eq!(offered, fields![2047, 131_072, 60]);
+    let offered = peer.expect_on(0, "connection.tune").await;
+    (offered[0].number() as u16, offered[1].number() as u32, offered[2].number() as u16)
+}
+
+#[tokio::test]
+async fn the_tune_offers_limits_that_clients_know() {
+    let target = Target::start().await;
+    assert_eq!(offered(&target).await, (2047, 131_072, 60));
 }
 
 #[tokio::test]
 async fn a_tune_outside_of_what_was_offered_is_530() {
     let target = Target::start().await;
+    let (channels, bytes, _) = offered(&target).await;
+    let (more_channels, more_bytes) = (channels + 1, bytes + 1);
+    let high = |what: &str, value: String, maximum: u32| {
+        format!("{what} = {value} is higher than the maximum allowed value ({maximum})")
+    };
+    let unlimited = || "0 (no limit)".to_owned();
     let cases = [
-        ((2048, 131_072, 0), "channel_max = 2048 is higher than the maximum allowed value (2047)"),
-        ((0, 131_072, 0), "channel_max = 0 (no limit) is higher than the maximum allowed value (2047)"),
-        ((2047, 131_073, 0), "frame_max = 131073 is higher than the maximum allowed value (131072)"),
-        ((2047, 0, 0), "frame_max = 0 (no limit) is higher than the maximum allowed value (131072)"),
-        ((2047, 4095, 0), "frame_max = 4095 is lower than the minimum allowed value (4096)"),
+        ((more_channels, bytes, 0), high("channel_max", more_channels.to_string(), channels.into())),
+        ((0, bytes, 0), high("channel_max", unlimited(), channels.into())),
+        ((channels, more_bytes, 0), high("frame_max", more_bytes.to_string(), bytes)),
+        ((channels, 0, 0), high("frame_max", unlimited(), bytes)),
+        ((channels, 4095, 0), "frame_max = 4095 is lower than the minimum allowed value (4096)".to_owned()),
     ];
     for (tune, text) in cases {
-        let refused = target.socket().await.enter(&Login { tune, ..Login::default() }).await.unwrap_err();
+        let refused =
+            target.socket().await.enter(&Login { tune: Some(tune), ..Login::default() }).await.unwrap_err();
         let text = format!("NOT_ALLOWED - negotiated {text}");
         assert_eq!(refused, told_why(&target, close(530, text, "connection.tune-ok")), "{tune:?}");
     }
@@ -135,7 +147,7 @@ async fn a_tune_outside_of_what_was_offered_is_530() {
 #[tokio::test]
 async fn the_smallest_limits_that_may_be_negotiated_hold() {
     let target = Target::start().await;
-    let login = Login { tune: (1, 4096, 0), ..Login::default() };
+    let login = Login { tune: Some((1, 4096, 0)), ..Login::default() };
     let mut peer = Peer::connect(target.address, &login).await;
     let queue = target.name("small-frames");
     peer.queue(&queue, amqp_table! {}).await;
@@ -152,7 +164,8 @@ async fn the_smallest_limits_that_may_be_negotiated_hold() {
 #[tokio::test]
 async fn heartbeats_come_without_other_traffic() {
     let target = Target::start().await;
-    let login = Login { tune: (2047, 131_072, 1), ..Login::default() };
+    let (channels, bytes, _) = offered(&target).await;
+    let login = Login { tune: Some((channels, bytes, 1)), ..Login::default() };
     let mut peer = Peer::connect(target.address, &login).await;
     let beat = peer.any_frame().await.unwrap();
     assert_eq!((beat.kind, beat.channel, beat.payload.len()), (leveret_tests::amqp::HEARTBEAT, 0, 0));

@@ -12,3 +12,4 @@ mod content;
 mod dead_letters;
 mod limits;
 mod extensions;
+mod hostile;

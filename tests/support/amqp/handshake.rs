@@ -20,8 +20,9 @@ pub struct Login {
     pub vhost: &'static str,
     /// What it can.
     pub capabilities: Table,
-    /// The limits of `tune-ok`: channels, bytes of a frame, seconds of the heartbeat.
-    pub tune: (u16, u32, u16),
+    /// The limits of `tune-ok`: channels, bytes of a frame, seconds of the heartbeat. `None` takes what is offered, but
+    /// no heartbeat.
+    pub tune: Option<(u16, u32, u16)>,
 }
 
 impl Default for Login {
@@ -36,7 +37,7 @@ impl Default for Login {
                 "publisher_confirms" => true, "exchange_exchange_bindings" => true, "basic.nack" => true,
                 "consumer_cancel_notify" => true, "connection.blocked" => true, "authentication_failure_close" => true,
             },
-            tune: (2047, 131_072, 0),
+            tune: None,
         }
     }
 }
@@ -66,7 +67,8 @@ impl Peer {
     /// `connection.tune`, and its answer; what was offered.
     pub async fn tune(&mut self, login: &Login) -> Result<Vec<Field>, Option<Close>> {
         let offered = self.step("connection.tune").await?;
-        let (channel_max, frame_max, heartbeat) = login.tune;
+        let (channels, bytes) = (offered[0].number() as u16, offered[1].number() as u32);
+        let (channel_max, frame_max, heartbeat) = login.tune.unwrap_or((channels, bytes, 0));
         self.send_on(0, "connection.tune-ok", fields![channel_max, frame_max, heartbeat]).await;
         self.frame_max = if frame_max == 0 { usize::MAX } else { frame_max as usize };
         Ok(offered)

@@ -1,6 +1,7 @@
 //! The peer itself: a socket, frames, and what came but was not asked for yet.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -269,6 +270,17 @@ impl Peer {
             kind => format!("< {channel} a frame of kind {kind} with {length} bytes"),
         });
         Some(frame)
+    }
+
+    /// Whether the broker has hung up, as far as is known now; what it said before is passed over.
+    pub async fn has_hung_up(&mut self) -> bool {
+        // A turn for the broker, which may share this thread.
+        tokio::task::yield_now().await;
+        let mut bytes = [0; 1024];
+        match self.socket.try_read(&mut bytes) {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
+        }
     }
 
     /// Reads bytes as they are; fewer at the end of the connection.

@@ -3,7 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use leveret_broker::Broker;
+use leveret_broker::config::Config;
+
 use super::{Login, Peer};
+use crate::{broker_with, config};
 
 /// The variable of the environment that names another broker as host:port.
 const OTHER: &str = "LEVERET_TEST_AMQP";
@@ -12,19 +16,26 @@ const OTHER: &str = "LEVERET_TEST_AMQP";
 static NAMES: AtomicU64 = AtomicU64::new(0);
 
 /// A broker that speaks AMQP.
-#[derive(Debug)]
 pub struct Target {
     /// Where it listens.
     pub address: SocketAddr,
-    other: bool,
+    /// Ours, whose data goes with it; none if the environment names another one.
+    pub broker: Option<Broker>,
 }
 
 impl Target {
     /// The broker that the environment names, or a new one of ours.
     pub async fn start() -> Self {
-        let named = std::env::var(OTHER).expect("host:port");
+        let Ok(named) = std::env::var(OTHER) else { return Self::ours(config()).await };
         let address = named.parse().unwrap_or_else(|error| panic!("{OTHER} is {named}: {error}"));
-        Self { address, other: true }
+        Self { address, broker: None }
+    }
+
+    /// A new broker of ours, whatever the environment says.
+    pub async fn ours(config: Config) -> Self {
+        let broker = broker_with(config).await;
+        let address = broker.amqp_addresses()[0];
+        Self { address, broker: Some(broker) }
     }
 
     /// A connection with channel 1 open.
@@ -47,6 +58,6 @@ impl Target {
     #[allow(clippy::print_stdout, reason = "`tests/rabbitmq/compare` collects it")]
     pub fn differs<T>(&self, rabbitmq: T, leveret: T, why: &str) -> T {
         println!("differs on purpose: {why}");
-        if self.other { rabbitmq } else { leveret }
+        if self.broker.is_some() { leveret } else { rabbitmq }
     }
 }
