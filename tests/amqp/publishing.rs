@@ -234,14 +234,8 @@ async fn what_cannot_be_is_406() {
             Properties { user_id: text("somebody"), ..Properties::default() },
             "user_id property set to 'somebody' but authenticated user was 'guest'",
         ),
-        (
-            headers(amqp_table! { "CC" => "not an array" }),
-            "invalid message: {unacceptable_type_in_header,\"CC\",longstr}",
-        ),
-        (
-            headers(amqp_table! { "BCC" => 1 }),
-            "invalid message: {unacceptable_type_in_header,\"BCC\",signedint}",
-        ),
+        (headers(amqp_table! { "CC" => "not an array" }), "invalid message: "),
+        (headers(amqp_table! { "BCC" => 1 }), "invalid message: "),
     ];
     for (properties, text) in cases {
         peer.post(&Post { key: "q", properties, body: "x", ..Post::default() }).await;

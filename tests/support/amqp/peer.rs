@@ -50,6 +50,14 @@ pub struct Close {
     pub method: String,
 }
 
+impl Close {
+    /// Whether it has this code, is about this method, and begins with this text. RabbitMQ's texts sometimes end with
+    /// a term of its implementation, which others need not imitate.
+    pub fn begins(&self, code: u16, text: &str, method: &str) -> bool {
+        (self.code, self.method.as_str()) == (code, method) && self.text.starts_with(text)
+    }
+}
+
 /// A close, to compare one with.
 pub fn close(code: u16, text: impl Into<String>, method: &str) -> Close {
     Close { code, text: text.into(), method: method.to_owned() }
