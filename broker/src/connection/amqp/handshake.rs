@@ -271,7 +271,7 @@ fn amqplain(response: &[u8]) -> Result<Vec<u8>, SaslError> {
 
 /// Checks what a client made of an offer: no more than offered, and 0, which means no limit, is more.
 fn negotiated(field: &str, value: u32, min: u32, max: u32) -> Result<(), Violation> {
-    let no_limit = if value == 0 { " (no limit)" } else { "" };
+    let no_limit = if field == "channel_max" && value == 0 { " (no limit)" } else { "" };
     let (than, limit) = match value {
         0 => ("higher than the maximum", max),
         value if value < min => ("lower than the minimum", min),
