@@ -157,13 +157,12 @@ async fn tables_that_are_none_end_the_connection() {
 #[tokio::test]
 async fn content_and_heartbeats_have_their_channels() {
     let target = Target::start().await;
-    let heartbeat = "a wrong heartbeat is 501, as the specification has it";
     let misplaced = method_bytes(0, "basic.publish", &fields!["", "q", false, false]);
     let cases: [(&str, Vec<u8>, u16); 4] = [
         ("a header on channel 0", frame_bytes(HEADER, 0, &header_payload(0, &Properties::default())), 505),
         ("a body on channel 0", frame_bytes(BODY, 0, b"x"), 505),
         ("a publish on channel 0", misplaced, 504),
-        ("a heartbeat on channel 1", frame_bytes(HEARTBEAT, 1, b""), target.differs(505, 501, heartbeat)),
+        ("a heartbeat on channel 1", frame_bytes(HEARTBEAT, 1, b""), 505),
     ];
     let mut wrong = Vec::new();
     for (what, bytes, code) in cases {

@@ -13,6 +13,10 @@ use proptest::collection::vec;
 use proptest::prelude::any;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config as RunnerConfig, TestRunner};
+use tokio::sync::Mutex;
+
+/// Held by those who measure or use much memory: all of this process count.
+static MEMORY: Mutex<()> = Mutex::const_new(());
 
 /// More than what a test may need by itself, and less than what a hostile peer tries to make the broker hold.
 const GROWTH_BYTES_MAX: u64 = 96 << 20;
@@ -153,6 +157,7 @@ async fn a_frame_above_the_negotiated_limit_is_501_before_it_has_come() {
 #[tokio::test]
 async fn a_body_that_never_comes_is_no_message_and_takes_no_room() {
     let (target, mut honest) = broker_and_honest(config()).await;
+    let _alone = MEMORY.lock().await;
     let before = resident_bytes();
     let mut peers = Vec::new();
     for _ in 0..200 {
@@ -260,6 +265,7 @@ async fn a_peer_that_falls_silent_is_given_up_after_two_heartbeats() {
 
 #[tokio::test]
 async fn a_consumer_that_does_not_read_takes_only_what_it_has_room_for() {
+    let _alone = MEMORY.lock().await;
     let (target, mut honest) = broker_and_honest(config()).await;
     let queue = target.name("unread");
     honest.peer.queue(&queue, amqp_table! {}).await;
@@ -297,7 +303,13 @@ async fn a_publisher_that_does_not_read_what_comes_back_is_not_read_any_more() {
     deaf.confirm().await;
     let body = "x".repeat(64 << 10);
     let post = Post { key: "nowhere", mandatory: true, body: &body, ..Post::default() };
-    let bytes = post.encode(1, 131_072).repeat(2_000);
+    let bytes = post.encode(1, 131_072);
+    let flood = async {
+        for _ in 0..4_000 {
+            deaf.try_write(&bytes).await;
+        }
+    };
+    let _alone = MEMORY.lock().await;
     let before = resident_bytes();
     let busy = async {
         for _ in 0..300 {
@@ -305,7 +317,7 @@ async fn a_publisher_that_does_not_read_what_comes_back_is_not_read_any_more() {
         }
     };
     tokio::select! {
-        () = deaf.try_write(&bytes) => panic!("125 MiB of returned messages are held for a peer that does not read"),
+        () = flood => panic!("250 MiB of returned messages are held for a peer that does not read"),
         () = busy => {}
     }
     let grown = resident_bytes().saturating_sub(before);

@@ -163,7 +163,7 @@ impl Message {
             _ => (0, false, String::new(), text(2), text(3)),
         };
         let body = String::from_utf8(body).unwrap();
-        Self { tag, redelivered, consumer, exchange, key, properties, body, fields }
+        Self { fields, tag, redelivered, consumer, exchange, key, properties, body }
     }
 
     /// Its headers; none are an empty table.

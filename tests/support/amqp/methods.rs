@@ -144,15 +144,12 @@ pub fn method_payload(name: &str, fields: &[Field]) -> Vec<u8> {
         match kind {
             'b' | 'B' => {
                 let value = u8::from(kind == 'b' && next().bit());
-                match &mut bits {
-                    Some((at, place)) => {
-                        out[*at] |= value << *place;
-                        *place += 1;
-                    }
-                    None => {
-                        bits = Some((out.len(), 1));
-                        out.push(value);
-                    }
+                if let Some((at, place)) = &mut bits {
+                    out[*at] |= value << *place;
+                    *place += 1;
+                } else {
+                    bits = Some((out.len(), 1));
+                    out.push(value);
                 }
             }
             'r' => out.extend([0, 0]),

@@ -50,14 +50,6 @@ pub struct Close {
     pub method: String,
 }
 
-impl Close {
-    /// Whether it has this code, is about this method, and begins with this text. RabbitMQ's texts sometimes end with
-    /// a term of its implementation, which others need not imitate.
-    pub fn begins(&self, code: u16, text: &str, method: &str) -> bool {
-        (self.code, self.method.as_str()) == (code, method) && self.text.starts_with(text)
-    }
-}
-
 /// A close, to compare one with.
 pub fn close(code: u16, text: impl Into<String>, method: &str) -> Close {
     Close { code, text: text.into(), method: method.to_owned() }
@@ -147,7 +139,7 @@ impl Peer {
 
     /// Sends a method.
     pub async fn send_on(&mut self, channel: u16, name: &str, fields: Vec<Field>) {
-        self.note(format!("> {channel} {name} {fields:?}"));
+        self.note(&format!("> {channel} {name} {fields:?}"));
         self.write(&method_bytes(channel, name, &fields)).await;
     }
 
@@ -239,9 +231,12 @@ impl Peer {
             if frame.channel == channel {
                 return frame;
             }
-            if frame.channel == 0 && frame.payload.starts_with(&[0, 10, 0, 50]) {
-                panic!("channel {channel} was listened to: {:?}", close_of(&read_method(&frame.payload).1));
-            }
+            let ends = frame.channel == 0 && frame.payload.starts_with(&[0, 10, 0, 50]);
+            assert!(
+                !ends,
+                "channel {channel} was listened to: {:?}",
+                close_of(&read_method(&frame.payload).1)
+            );
             self.waiting.push_back(frame);
         }
     }
@@ -273,7 +268,7 @@ impl Peer {
         assert_eq!(bytes.last(), Some(&FRAME_END));
         let channel = u16::from_be_bytes([bytes[1], bytes[2]]);
         let frame = Frame { kind: bytes[0], channel, payload: bytes[7..7 + length].to_vec() };
-        self.note(match frame.kind {
+        self.note(&match frame.kind {
             METHOD => format!("< {channel} {:?}", read_method(&frame.payload)),
             kind => format!("< {channel} a frame of kind {kind} with {length} bytes"),
         });
@@ -310,7 +305,7 @@ impl Peer {
         true
     }
 
-    fn note(&mut self, line: String) {
+    fn note(&mut self, line: &str) {
         if self.transcript.len() == TRANSCRIPT_LINES {
             self.transcript.pop_front();
         }

@@ -147,7 +147,9 @@ fn put_value(out: &mut Vec<u8>, value: &Value) {
         }
         Value::Array(values) => {
             let mut body = Vec::new();
-            values.iter().for_each(|value| put_value(&mut body, value));
+            for value in values {
+                put_value(&mut body, value);
+            }
             out.push(b'A');
             put_long(out, &body);
         }
