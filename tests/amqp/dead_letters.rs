@@ -95,6 +95,11 @@ async fn a_rejected_message_tells_its_history_as_rabbitmq_does() {
     };
     assert_eq!(sorted(death), sorted(&expected));
     let mut headers = letter.headers();
+    let why = "x-last-death-* came with later releases of RabbitMQ";
+    for (name, value) in [("queue", pair.queue.as_str()), ("reason", "rejected"), ("exchange", "")] {
+        let expected = target.differs(None, Some(Value::from(value)), why);
+        assert_eq!(headers.get(&format!("x-last-death-{name}")), expected.as_ref());
+    }
     headers.0.retain(|(name, _)| name != "x-death" && !name.starts_with("x-last-death-"));
     let expected = amqp_table! {
         "mine" => 1, "x-first-death-exchange" => "", "x-first-death-queue" => &pair.queue,

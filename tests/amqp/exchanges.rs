@@ -300,6 +300,20 @@ async fn topics_match_as_rabbitmq_matches_them() {
 }
 
 #[tokio::test]
+async fn a_pattern_may_have_many_hashes() {
+    let target = Target::start().await;
+    let mut peer = target.peer().await;
+    let (exchange, queue) = (target.name("hashes"), target.name("hashes"));
+    peer.exchange(&exchange, "topic", amqp_table! {}).await;
+    peer.queue(&queue, amqp_table! {}).await;
+    // RabbitMQ from 4.3.5 on refuses more than two.
+    peer.bind(&queue, &exchange, "#.a.#.b.#").await;
+    peer.publish(&exchange, "b.a", "wrong order").await;
+    peer.publish(&exchange, "x.a.x.b", "right order").await;
+    assert_eq!(peer.get_soon(&queue).await.body, "right order");
+}
+
+#[tokio::test]
 async fn an_empty_topic_does_not_leak_into_another_exchange() {
     let target = Target::start().await;
     let mut peer = target.peer().await;

@@ -174,6 +174,30 @@ async fn a_body_that_never_comes_is_no_message_and_takes_no_room() {
 }
 
 #[tokio::test]
+async fn messages_that_are_never_finished_are_bounded_on_all_channels_together() {
+    let (target, mut honest) = broker_and_honest(config()).await;
+    let mut peer = target.peer().await;
+    let part = vec![b'x'; 100_000];
+    let mut sent = 0;
+    // Eight megabytes, where four times the largest message is four.
+    for channel in 1..=8 {
+        if channel > 1 {
+            peer.try_write(&method_bytes(channel, "channel.open", &[])).await;
+        }
+        let asked = fields!["", &honest.queue, false, false];
+        let head = frame_bytes(HEADER, channel, &header_payload(1 << 20, &Properties::default()));
+        peer.try_write(&[method_bytes(channel, "basic.publish", &asked), head].concat()).await;
+        for _ in 0..10 {
+            peer.try_write(&frame_bytes(BODY, channel, &part)).await;
+            sent += part.len();
+        }
+    }
+    assert!(sent > 7 << 20);
+    assert_eq!(peer.closed().await.code, 506);
+    honest.works().await;
+}
+
+#[tokio::test]
 async fn a_message_above_the_limit_is_refused_by_its_header() {
     let (target, mut honest) = broker_and_honest(config()).await;
     let mut peer = target.peer().await;

@@ -10,6 +10,7 @@
 #![allow(clippy::useless_vec, reason = "`fields!` makes vectors, which mostly are what is wanted")]
 
 mod handshake;
+mod connections;
 mod channels;
 mod exchanges;
 mod queues;

@@ -123,6 +123,19 @@ async fn the_types_that_clients_ask_for_are_taken() {
 }
 
 #[tokio::test]
+async fn a_stream_is_refused() {
+    let target = Target::start().await;
+    let mut peer = target.peer().await;
+    let queue = target.name("stream");
+    let stream = amqp_table! { "x-queue-type" => "stream" };
+    peer.send("queue.declare", declare(&queue, [true, false, false], &stream)).await;
+    let (answer, fields) = peer.method_on(1).await;
+    let expected = target.differs("queue.declare-ok", "channel.close", "Leveret has no streams (406)");
+    assert_eq!(answer, expected);
+    assert!(answer == "queue.declare-ok" || fields[0].number() == 406, "{fields:?}");
+}
+
+#[tokio::test]
 async fn a_passive_declare_only_asks() {
     let target = Target::start().await;
     let mut peer = target.peer().await;

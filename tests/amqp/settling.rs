@@ -111,6 +111,17 @@ async fn to_settle_what_a_deleted_queue_had_is_no_mistake() {
 }
 
 #[tokio::test]
+async fn a_plain_queue_counts_failures_too() {
+    let target = Target::start().await;
+    let (mut peer, queue) = holding(&target, 1).await;
+    peer.reject(1, true).await;
+    peer.until_counts(&queue, (1, 0)).await;
+    let count = peer.get(&queue).await.unwrap().headers().get("x-delivery-count").cloned();
+    let why = "redeliveries of every queue say how often they failed, and not only those of quorum queues";
+    assert_eq!(count, target.differs(None, Some(1_i64.into()), why));
+}
+
+#[tokio::test]
 async fn what_comes_back_carries_how_often_it_failed() {
     let target = Target::start().await;
     let mut peer = target.peer().await;

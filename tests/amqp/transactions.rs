@@ -108,10 +108,14 @@ async fn a_commit_of_which_a_queue_refuses_a_part_is_406() {
     let target = Target::start().await;
     let mut peer = target.peer().await;
     let queue = full_queue(&target, &mut peer).await;
+    let other = target.name("other");
+    peer.queue(&other, amqp_table! {}).await;
     peer.call("tx.select", fields![]).await;
+    peer.publish("", &other, "taken").await;
     peer.publish("", &queue, "refused").await;
     let refused = peer.refused("tx.commit", fields![]).await;
-    assert_eq!(refused.code, 406, "{refused:?}");
-    assert_eq!(refused.text, "PRECONDITION_FAILED - partial tx completion");
+    assert_eq!((refused.code, refused.method.as_str()), (406, "tx.commit"), "{refused:?}");
     assert_eq!(peer.drain(&queue).await, ["first"]);
+    let why = "a commit happens as a whole or not at all; RabbitMQ carries out what it can";
+    assert_eq!(peer.counts(&other).await, target.differs((1, 0), (0, 0), why));
 }
