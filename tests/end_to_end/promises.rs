@@ -76,23 +76,25 @@ fn every_promise_has_a_number_of_its_own_and_tests_that_exist() {
 }
 
 #[test]
-fn every_test_of_this_folder_keeps_a_promise() {
+fn every_test_over_a_socket_keeps_a_promise() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let document = fs::read_to_string(root.parent().unwrap().join("docs/semantics.md")).unwrap();
     let mut unnamed = Vec::new();
-    for entry in fs::read_dir(root.join("end_to_end")).unwrap() {
-        let path = entry.unwrap().path();
-        let file = path.file_name().unwrap().to_str().unwrap().to_owned();
-        let source = fs::read_to_string(&path).unwrap();
-        if file == "promises.rs" {
-            continue;
-        }
-        for after in source.split("#[tokio::test]\n").skip(1).chain(source.split("#[test]\n").skip(1)) {
-            let Some((_, rest)) = after.split_once("fn ") else { continue };
-            let name = rest.split_once('(').unwrap().0;
-            let named = format!("tests/end_to_end/{file}::{name}");
-            if !document.contains(&named) {
-                unnamed.push(named);
+    for folder in ["end_to_end", "amqp"] {
+        for entry in fs::read_dir(root.join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            let file = path.file_name().unwrap().to_str().unwrap().to_owned();
+            let source = fs::read_to_string(&path).unwrap();
+            if file == "promises.rs" {
+                continue;
+            }
+            for after in source.split("#[tokio::test]\n").skip(1).chain(source.split("#[test]\n").skip(1)) {
+                let Some((_, rest)) = after.split_once("fn ") else { continue };
+                let name = rest.split_once('(').unwrap().0;
+                let named = format!("tests/{folder}/{file}::{name}");
+                if !document.contains(&named) {
+                    unnamed.push(named);
+                }
             }
         }
     }
