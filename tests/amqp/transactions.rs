@@ -71,10 +71,12 @@ async fn a_transaction_settles_at_its_commit_and_a_rollback_leaves_all_unsettled
     peer.call("tx.rollback", fields![]).await;
     // Nothing is delivered again: what was rolled back is held as before.
     peer.nothing_comes_from(&queue).await;
+    peer.call("basic.cancel", fields!["c", false]).await;
     peer.ack(1, false).await;
     peer.nack(2, false, true).await;
     peer.call("tx.commit", fields![]).await;
-    let again = peer.delivery().await;
+    peer.until_counts(&queue, (1, 0)).await;
+    let again = peer.get(&queue).await.unwrap();
     assert_eq!((again.body.as_str(), again.redelivered), ("b", true));
     peer.call("channel.close", fields![200, "", 0, 0]).await;
     peer.open_channel(1).await;
