@@ -192,6 +192,49 @@ async fn a_global_limit_is_shared_by_the_consumers_of_a_channel() {
 }
 
 #[tokio::test]
+async fn both_limits_hold_at_once() {
+    let target = Target::start().await;
+    let mut peer = target.peer().await;
+    let queue = target.name("both");
+    peer.queue(&queue, amqp_table! {}).await;
+    peer.fill(&queue, &["a", "b", "c", "d", "e", "f"]).await;
+    peer.call("basic.qos", fields![0, 2, false]).await;
+    peer.call("basic.qos", fields![0, 3, true]).await;
+    peer.consume(&queue, "one").await;
+    peer.delivery().await;
+    peer.delivery().await;
+    peer.nothing_comes_from(&queue).await;
+    peer.consume(&queue, "two").await;
+    assert_eq!(peer.delivery().await.consumer, "two");
+    peer.nothing_comes_from(&queue).await;
+    assert_eq!(peer.counts(&queue).await, (3, 2));
+    // A message that is got does not count.
+    assert_eq!(peer.get(&queue).await.unwrap().body, "d");
+    peer.ack(3, true).await;
+    let mut takers = Vec::new();
+    for _ in 0..2 {
+        takers.push(peer.delivery().await.body);
+    }
+    takers.sort_unstable();
+    assert_eq!(takers, ["e", "f"]);
+}
+
+#[tokio::test]
+async fn what_the_broker_cancelled_leaves_its_tag_free() {
+    let target = Target::start().await;
+    let mut peer = target.peer().await;
+    let queue = target.name("freed");
+    peer.queue(&queue, amqp_table! {}).await;
+    peer.consume(&queue, "c").await;
+    target.peer().await.call("queue.delete", fields![&queue, false, false, false]).await;
+    peer.expect("basic.cancel").await;
+    peer.queue(&queue, amqp_table! {}).await;
+    peer.consume(&queue, "c").await;
+    peer.publish("", &queue, "x").await;
+    assert_eq!(peer.delivery().await.body, "x");
+}
+
+#[tokio::test]
 async fn a_limit_in_bytes_is_540() {
     let target = Target::start().await;
     let mut peer = target.peer().await;

@@ -1,7 +1,8 @@
 //! Publishing: what arrives, what comes back, what is confirmed, and transactions.
 
 use leveret_tests::amqp::{
-    BODY, HEADER, Peer, Post, Properties, Table, Target, Value, close, header_payload,
+    BODY, HEADER, Peer, Post, Properties, Table, Target, Value, close, frame_bytes, header_payload,
+    method_bytes,
 };
 use leveret_tests::{amqp_array, amqp_table, fields};
 
@@ -109,6 +110,33 @@ async fn a_body_may_come_in_any_pieces() {
         peer.write_frame(BODY, piece.as_bytes()).await;
     }
     assert_eq!(peer.get_soon(&queue).await.body, "abcdef");
+}
+
+#[tokio::test]
+async fn messages_on_several_channels_may_come_mixed() {
+    let target = Target::start().await;
+    let mut peer = target.peer().await;
+    let queue = target.name("mixed");
+    peer.queue(&queue, amqp_table! {}).await;
+    peer.open_channel(2).await;
+    let asked = fields!["", &queue, false, false];
+    let head = header_payload(4, &Properties::default());
+    let parts = [
+        method_bytes(1, "basic.publish", &asked),
+        method_bytes(2, "basic.publish", &asked),
+        frame_bytes(HEADER, 2, &head),
+        frame_bytes(HEADER, 1, &head),
+        frame_bytes(BODY, 1, b"on"),
+        frame_bytes(BODY, 2, b"tw"),
+        frame_bytes(BODY, 2, b"o!"),
+        frame_bytes(BODY, 1, b"e!"),
+    ];
+    peer.write(&parts.concat()).await;
+    peer.until_counts(&queue, (2, 0)).await;
+    let mut bodies = peer.drain(&queue).await;
+    // Two channels are not in order with each other.
+    bodies.sort_unstable();
+    assert_eq!(bodies, ["one!", "two!"]);
 }
 
 #[tokio::test]

@@ -278,6 +278,38 @@ async fn declares_that_want_no_answer_get_none() {
 }
 
 #[tokio::test]
+async fn what_wants_no_answer_still_fails() {
+    let target = Target::start().await;
+    let mut peer = target.peer().await;
+    let (queue, missing) = (target.name("no-wait"), target.name("missing"));
+    peer.queue(&queue, amqp_table! {}).await;
+    let none = amqp_table! {};
+    for (method, fields, code) in [
+        ("queue.declare", fields![&queue, false, false, false, false, true, &none], 406),
+        ("queue.bind", fields![&queue, &missing, "", true, &none], 404),
+        ("queue.purge", fields![&missing, true], 404),
+        ("basic.consume", fields![&missing, "", false, false, false, true, &none], 404),
+        ("exchange.delete", fields!["amq.topic", false, true], 403),
+    ] {
+        let refused = peer.refused(method, fields).await;
+        assert_eq!((refused.code, refused.method.as_str()), (code, method), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_exclusive_queue_stays_exclusive_for_its_owner() {
+    let target = Target::start().await;
+    let mut peer = target.peer().await;
+    let queue = target.name("exclusive");
+    let none = amqp_table! {};
+    peer.call("queue.declare", declare(&queue, [false, true, false], &none)).await;
+    let refused = peer.refused("queue.declare", declare(&queue, [false, false, false], &none)).await;
+    let why = "its owner has not locked itself out, so Leveret says that the declaration differs";
+    assert_eq!((refused.code, refused.method.as_str()), (target.differs(405, 406, why), "queue.declare"));
+    assert_eq!(peer.counts(&queue).await, (0, 0));
+}
+
+#[tokio::test]
 async fn purging_takes_the_ready_ones_and_says_how_many() {
     let target = Target::start().await;
     let mut peer = target.peer().await;

@@ -74,6 +74,36 @@ async fn multiple_settles_all_up_to_the_tag_and_zero_all_there_are() {
 }
 
 #[tokio::test]
+async fn multiple_reaches_over_all_that_a_channel_has_been_given() {
+    let target = Target::start().await;
+    let mut peer = target.peer().await;
+    let (one, two, three) = (target.name("one"), target.name("two"), target.name("three"));
+    for queue in [&one, &two, &three] {
+        peer.queue(queue, amqp_table! {}).await;
+        peer.fill(queue, &["a", "b"]).await;
+    }
+    // Tags 1 to 6: two consumers, and two messages got one by one in between.
+    peer.consume(&one, "one").await;
+    peer.delivery().await;
+    peer.delivery().await;
+    assert_eq!(peer.get(&three).await.unwrap().tag, 3);
+    peer.consume(&two, "two").await;
+    peer.delivery().await;
+    assert_eq!(peer.delivery().await.tag, 5);
+    assert_eq!(peer.get(&three).await.unwrap().tag, 6);
+    peer.call("basic.cancel", fields!["one", false]).await;
+    peer.call("basic.cancel", fields!["two", false]).await;
+    peer.ack(2, false).await;
+    peer.ack(4, true).await;
+    peer.nack(0, true, true).await;
+    peer.until_counts(&two, (1, 0)).await;
+    peer.until_counts(&three, (1, 0)).await;
+    assert_eq!(peer.drain(&one).await, [""; 0]);
+    assert_eq!(peer.drain(&two).await, ["b"]);
+    assert_eq!(peer.drain(&three).await, ["b"]);
+}
+
+#[tokio::test]
 async fn given_back_is_to_its_place_and_marked() {
     let target = Target::start().await;
     let (mut peer, queue) = holding(&target, 3).await;

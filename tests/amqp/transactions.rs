@@ -85,6 +85,24 @@ async fn a_transaction_settles_at_its_commit_and_a_rollback_leaves_all_unsettled
 }
 
 #[tokio::test]
+async fn a_transaction_settles_each_message_once() {
+    let target = Target::start().await;
+    let mut peer = target.peer().await;
+    let queue = target.name("tx-twice");
+    peer.queue(&queue, amqp_table! {}).await;
+    peer.fill(&queue, &["a", "b"]).await;
+    peer.call("tx.select", fields![]).await;
+    peer.get(&queue).await.unwrap();
+    peer.get(&queue).await.unwrap();
+    peer.ack(1, false).await;
+    let refused = peer.refused("basic.ack", fields![1, false]).await;
+    assert_eq!(refused, close(406, "PRECONDITION_FAILED - unknown delivery tag 1", "basic.ack"));
+    // Nothing was committed.
+    peer.until_counts(&queue, (2, 0)).await;
+    assert_eq!(peer.drain(&queue).await, ["a", "b"]);
+}
+
+#[tokio::test]
 async fn a_transaction_returns_at_its_commit_and_fails_at_once() {
     let target = Target::start().await;
     let mut peer = target.peer().await;
