@@ -257,8 +257,7 @@ async fn a_shared_queue_cannot_be_declared_as_exclusive() {
     let queue = target.name("shared");
     peer.queue(&queue, amqp_table! {}).await;
     let refused = peer.refused("queue.declare", declare(&queue, [true, true, false], &amqp_table! {})).await;
-    let why = "nobody has locked the queue, so Leveret says that the declaration differs";
-    assert_eq!((refused.code, refused.method.as_str()), (target.differs(405, 406, why), "queue.declare"));
+    assert_eq!((refused.code, refused.method.as_str()), (405, "queue.declare"));
 }
 
 #[tokio::test]
@@ -304,8 +303,7 @@ async fn an_exclusive_queue_stays_exclusive_for_its_owner() {
     let none = amqp_table! {};
     peer.call("queue.declare", declare(&queue, [false, true, false], &none)).await;
     let refused = peer.refused("queue.declare", declare(&queue, [false, false, false], &none)).await;
-    let why = "its owner has not locked itself out, so Leveret says that the declaration differs";
-    assert_eq!((refused.code, refused.method.as_str()), (target.differs(405, 406, why), "queue.declare"));
+    assert_eq!((refused.code, refused.method.as_str()), (405, "queue.declare"));
     assert_eq!(peer.counts(&queue).await, (0, 0));
 }
 

@@ -75,11 +75,6 @@ pub(super) fn refused(error: &ChannelError, vhost: &str) -> Violation {
 pub(super) fn topology(error: &TopologyError, vhost: &str) -> Violation {
     let text = match error {
         TopologyError::Exchange(error) => exchange(error, vhost),
-        TopologyError::Locked { queue, .. } => format!(
-            "cannot obtain exclusive access to locked queue '{queue}' in vhost '{vhost}'. It could be originally \
-             declared on another connection or the exclusive property value does not match that of the original \
-             declaration."
-        ),
         TopologyError::ReservedName { queue } => {
             format!("queue name '{queue}' contains reserved prefix 'amq.*'")
         }
@@ -90,7 +85,6 @@ pub(super) fn topology(error: &TopologyError, vhost: &str) -> Violation {
             format!("queue '{queue}' in vhost '{vhost}' not empty")
         }
         TopologyError::Inequivalent(Inequivalent { argument, queue, received, current, .. }) => {
-            let (received, current) = compared(argument, received, current);
             format!(
                 "inequivalent arg '{argument}' for queue '{queue}' in vhost '{vhost}': received {received} but \
                  current is {current}"
@@ -124,7 +118,6 @@ fn exchange(error: &ExchangeError, vhost: &str) -> String {
         ExchangeError::InUse { exchange, .. } => format!("exchange '{exchange}' in vhost '{vhost}' in use"),
         ExchangeError::UnknownKind(kind) => format!("unknown exchange type '{kind}'"),
         ExchangeError::Inequivalent { exchange, argument, received, current } => {
-            let (received, current) = compared(argument, received, current);
             format!(
                 "inequivalent arg '{argument}' for exchange '{exchange}' in vhost '{vhost}': received {received} but \
                  current is {current}"
@@ -165,26 +158,4 @@ pub(super) fn type_name(value: FieldValue<'_>) -> &'static str {
         FieldValue::Table(_) => "table",
         _ => "unknown",
     }
-}
-
-/// Two values that differ. RabbitMQ names the type of one that the other side does not have.
-fn compared(argument: &str, received: &str, current: &str) -> (String, String) {
-    if received != "none" && current != "none" {
-        return (received.to_owned(), current.to_owned());
-    }
-    let told = |value: &str| match value {
-        "none" => value.to_owned(),
-        value => {
-            let bare = value.trim_matches('\'').as_bytes();
-            let of_text = argument.contains("exchange") || argument.contains("key");
-            let number = std::str::from_utf8(bare).ok().and_then(|text| text.parse().ok());
-            let typed = match (bare, number.filter(|_| !of_text)) {
-                (_, Some(number)) => FieldValue::Int(number),
-                (b"true" | b"false", _) if !of_text => FieldValue::Bool(true),
-                (text, _) => FieldValue::LongString(text),
-            };
-            format!("the value {value} of type '{}'", type_name(typed))
-        }
-    };
-    (told(received), told(current))
 }
