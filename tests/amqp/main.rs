@@ -23,3 +23,5 @@ mod dead_letters;
 mod limits;
 mod extensions;
 mod hostile;
+mod pipelining;
+mod crossing;

@@ -193,7 +193,7 @@ async fn each_publish_is_confirmed_once() {
         bytes.extend(Post { key, properties, body: "x", ..Post::default() }.encode(1, 4096));
     }
     peer.write(&bytes).await;
-    assert_eq!(peer.all_confirmed(1, 200).await, []);
+    assert_eq!(peer.all_confirmed(1, 200).await, Vec::<u64>::new());
     assert_eq!(peer.counts(&queue).await, (160, 0));
 }
 
