@@ -11,7 +11,6 @@
 
 mod handshake;
 mod connections;
-mod channels;
 mod exchanges;
 mod queues;
 mod consuming;
