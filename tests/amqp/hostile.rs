@@ -281,7 +281,7 @@ async fn a_peer_that_falls_silent_is_given_up_after_two_heartbeats() {
     silent.publish("", &held, "held").await;
     silent.delivery().await;
     // It reads, and says nothing more: the broker's heartbeats come, and then the end.
-    while silent.any_frame().await.is_some() {}
+    within("the end of the silence", async { while silent.any_frame().await.is_some() {} }).await;
     honest.peer.until_counts(&held, (1, 0)).await;
     assert!(honest.peer.get(&held).await.unwrap().redelivered);
     honest.works().await;
