@@ -283,15 +283,11 @@ impl BrokerBuilder {
             connections_unauthenticated_max: config.limits.connections_unauthenticated_max,
         };
         let listener = Listener::new(Arc::clone(&context), limits, tasks.clone());
-        let listen = |sockets: Vec<(TcpListener, SocketAddr)>, dialect| -> Vec<SocketAddr> {
-            let start = |(socket, address)| {
-                tasks.spawn(Arc::clone(&listener).run(socket, dialect));
-                address
-            };
-            sockets.into_iter().map(start).collect()
-        };
-        let native_addresses = listen(sockets, Dialect::Native);
-        let amqp_addresses = listen(amqp_sockets, Dialect::Amqp);
+        let addresses = |sockets: &[(TcpListener, SocketAddr)]| sockets.iter().map(|(_, at)| *at).collect();
+        let (native_addresses, amqp_addresses) = (addresses(&sockets), addresses(&amqp_sockets));
+        let native = sockets.into_iter().map(|(socket, _)| (socket, Dialect::Native));
+        let amqp = amqp_sockets.into_iter().map(|(socket, _)| (socket, Dialect::Amqp));
+        tasks.spawn(listener.run(native.chain(amqp).collect()));
         Ok(Broker {
             native_addresses,
             amqp_addresses,

@@ -1,8 +1,11 @@
 //! 1 · Sockets: accept, within limits.
 
+use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -45,8 +48,12 @@ impl Listener {
         })
     }
 
-    /// Accepts on one socket, whose clients speak `dialect`, until the broker stops.
-    pub async fn run(self: Arc<Self>, socket: TcpListener, dialect: Dialect) {
+    /// Accepts on all sockets until the broker stops.
+    ///
+    /// One after the other, because who waits for a client already has a place for it: were each socket to wait by
+    /// itself, the last place might be kept on one where nobody comes.
+    pub async fn run(self: Arc<Self>, sockets: Vec<(TcpListener, Dialect)>) {
+        let mut next = 0;
         loop {
             // Over a limit nobody is accepted: the backlog of the kernel is where newcomers wait.
             let permits = tokio::select! {
@@ -55,12 +62,13 @@ impl Listener {
             };
             let Some((connection, stranger)) = permits else { return };
             let accepted = tokio::select! {
-                accepted = socket.accept() => accepted,
+                accepted = accept(&sockets, next) => accepted,
                 () = self.context.stopping.cancelled() => return,
             };
+            next = next.wrapping_add(1);
             match accepted {
-                Ok((socket, peer)) => self.attend(dialect, (socket, peer), connection, stranger),
-                Err(error) => {
+                (Ok((socket, peer)), dialect) => self.attend(dialect, (socket, peer), connection, stranger),
+                (Err(error), _) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
@@ -88,4 +96,21 @@ impl Listener {
             drop(connection);
         });
     }
+}
+
+/// The next client of any socket. All are looked at, another one first each time, so that none is passed over.
+async fn accept(
+    sockets: &[(TcpListener, Dialect)],
+    first: usize,
+) -> (io::Result<(TcpStream, SocketAddr)>, Dialect) {
+    let count = sockets.len();
+    poll_fn(|context| {
+        for (socket, dialect) in sockets.iter().cycle().skip(first % count.max(1)).take(count) {
+            if let Poll::Ready(accepted) = socket.poll_accept(context) {
+                return Poll::Ready((accepted, *dialect));
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
