@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use leveret_journal::faults::crash_point;
 use leveret_journal::{CommitError, Journal, OpenError, RealDisk, Recovery};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
@@ -175,7 +176,9 @@ impl Broker {
             self.tasks.wait().await;
         }
         let store = Arc::clone(&self.context.store);
+        crash_point("stop.drained");
         let checkpointed = reclaim::checkpoint(&self.context.topology, &store, &self.checkpoint).await;
+        crash_point("stop.checkpointed");
         // The journal is closed whatever became of the checkpoint, which only repeats what is in the journal.
         tokio::task::spawn_blocking(move || store.close()).await??;
         checkpointed?;
@@ -265,6 +268,7 @@ impl BrokerBuilder {
             vhost_limits(&config),
         ));
         restore(&topology, &checkpoint, &mut recovered, recovery.clean, clock)?;
+        crash_point("start.messages_restored");
         for vhost in &config.vhosts {
             topology.ensure_vhost(vhost)?;
         }
@@ -343,6 +347,7 @@ fn open(config: &Config, now_ms: u64) -> Result<Opened, StartError> {
     })?;
     // The journal's lock keeps other brokers away from the checkpoint, too.
     let checkpoint = Checkpoint::load(&checkpoint_path(&config.data_dir))?;
+    crash_point("start.recovered");
     let recovered = replay.finish(checkpoint.position);
     let memory = Memory::new(config.memory.messages_bytes_max as u64);
     Ok(Opened { store: Store::new(journal, pins, memory, progress), checkpoint, recovered, recovery })
@@ -370,6 +375,7 @@ fn restore(
     let definitions: Vec<_> = records.map(|record| Definition::decode(record)).collect::<Result<_, _>>()?;
     topology.use_queue_ids_above(checkpoint.next_queue.saturating_sub(1));
     topology.restore(topology::compact(definitions), &mut work);
+    crash_point("start.definitions_restored");
     topology.restore_messages(std::mem::take(recovered), clean, &mut work);
     Ok(())
 }

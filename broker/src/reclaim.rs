@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leveret_journal::Position;
+use leveret_journal::faults::crash_point;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -66,7 +67,9 @@ pub(crate) async fn run(
                 }
             }
         }
+        crash_point("reclaim.before_release");
         store.release_before(needed_from);
+        crash_point("reclaim.released");
     }
 }
 
@@ -80,6 +83,7 @@ pub(crate) async fn checkpoint(
     if !store.wait_for(position).await {
         return Err(SaveError::JournalFailed);
     }
+    crash_point("checkpoint.durable_up_to_it");
     let path = path.to_owned();
     let save = move || {
         let definitions = definitions.iter().map(Definition::encode).collect();

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::error::{CommitError, DiskError, During as _};
+use crate::faults::crash_point;
 use crate::segment::{Folder, Segment};
 use crate::stage::{StagedBlock, Staging, Stop};
 use crate::{Observer, Stats, Synced};
@@ -199,7 +200,9 @@ impl Committer {
         }
         block.seal(self.active.epoch, self.synced());
         let active = &self.active;
+        crash_point("journal.commit.before_write");
         active.file.write_at(&block.bytes, layout.offset(block.start)).during("write", &active.path)?;
+        crash_point("journal.commit.written");
         self.written = block.end();
         self.shared.counters.bytes.fetch_add(block.bytes.len() as u64, Ordering::Relaxed);
         Ok(())
@@ -211,10 +214,13 @@ impl Committer {
             return Ok(());
         }
         self.publish_written();
+        crash_point("journal.commit.before_sync");
         self.active.file.sync_data().during("sync", &self.active.path)?;
+        crash_point("journal.commit.synced");
         self.shared.synced.store(self.written, Ordering::Release);
         self.shared.counters.commits.fetch_add(1, Ordering::Relaxed);
         self.shared.observer.committed(self.synced());
+        crash_point("journal.commit.told");
         Ok(())
     }
 
@@ -233,7 +239,10 @@ impl Committer {
     fn mark_clean_stop(&mut self) -> Result<(), DiskError> {
         let start = self.shared.staging.lock().place_for_mark();
         self.write(&mut StagedBlock::clean_stop(start))?;
-        self.active.file.sync_data().during("sync", &self.active.path)
+        crash_point("journal.clean_stop.written");
+        self.active.file.sync_data().during("sync", &self.active.path)?;
+        crash_point("journal.clean_stop.synced");
+        Ok(())
     }
 
     fn go_on_to(&mut self, number: u64) -> Result<(), DiskError> {
@@ -241,6 +250,7 @@ impl Committer {
             Some(next) => next,
             None => self.make(number)?,
         };
+        crash_point("journal.commit.next_segment");
         self.active = Arc::new(next);
         self.shared.segments.write().insert(number, Arc::clone(&self.active));
         Ok(())
@@ -289,6 +299,7 @@ impl Committer {
     }
 
     fn release(&mut self, number: u64) -> Result<(), DiskError> {
+        crash_point("journal.release.begun");
         self.shared.segments.write().remove(&number);
         let keep = self.spares.len() < SPARES_MAX;
         self.spares.extend(self.shared.folder.retire(number, keep)?);

@@ -23,6 +23,7 @@ mod block;
 mod commit;
 mod disk;
 mod error;
+pub mod faults;
 mod path;
 mod position;
 mod read;
@@ -31,9 +32,7 @@ mod recovery;
 mod scan;
 mod segment;
 #[cfg(feature = "sim")]
-mod sim_disk;
-#[cfg(feature = "sim")]
-mod sim_file;
+mod sim;
 mod stage;
 #[cfg(feature = "sim")]
 mod stepper;
@@ -57,9 +56,7 @@ pub use position::{Position, Synced};
 pub use record::{Record, group_bytes};
 pub use recovery::Recovery;
 #[cfg(feature = "sim")]
-pub use sim_disk::{Call, SimDisk};
-#[cfg(feature = "sim")]
-pub use sim_file::Loss;
+pub use sim::{Call, Loss, SimDisk};
 pub use stage::Group;
 #[cfg(feature = "sim")]
 pub use stepper::Stepper;

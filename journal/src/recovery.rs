@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use crate::Position;
 use crate::block::BLOCK_HEADER_BYTES;
 use crate::error::{DiskError, During as _, OpenError};
+use crate::faults::crash_point;
 use crate::path;
 use crate::scan::{self, Replay, Scan};
 use crate::segment::{Folder, Segment};
@@ -43,6 +44,7 @@ pub(crate) struct Recovered {
 pub(crate) fn recover(folder: &Folder, replay: &mut Replay<'_>) -> Result<Recovered, OpenError> {
     // A process that was killed may have left names that are not durable. A spare that would be a segment again after a
     // power cut must not be written to.
+    crash_point("journal.recovery.begun");
     folder.sync_dir()?;
     let (numbers, spares) = folder.list()?;
     let mut segments = Vec::new();
@@ -52,6 +54,7 @@ pub(crate) fn recover(folder: &Folder, replay: &mut Replay<'_>) -> Result<Recove
         }
     }
     let scan = scan::scan(folder.layout, &segments, replay)?;
+    crash_point("journal.recovery.scanned");
     Ok(repair(folder, segments, &scan, spares)?)
 }
 
@@ -79,6 +82,7 @@ fn repair(
     };
     if let Some(mark) = scan.clean_mark {
         renew_mark(folder, &active, mark)?;
+        crash_point("journal.recovery.mark_renewed");
     } else {
         // What was read may be in the page cache only, if a sync failed: synced in a file of its own it is on disk. The
         // copy has nothing behind the end, so that no torn block can ever follow a new one.
@@ -95,6 +99,7 @@ fn repair(
         torn_bytes: scan.torn_bytes,
         segments: segments.len() as u64 + 1,
     };
+    crash_point("journal.recovery.repaired");
     Ok(Recovered { report, sealed: segments, active, spares })
 }
 

@@ -9,6 +9,7 @@ use bytes::{Buf as _, BufMut as _};
 use crate::block::BLOCK_HEADER_BYTES;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Damage, DiskError, During as _, OpenError};
+use crate::faults::crash_point;
 use crate::path::{self, Name};
 
 /// Bytes before a segment's first block: a page of its own, so that no later write touches the header.
@@ -144,7 +145,9 @@ impl Folder {
             None => self.create(&from)?,
         };
         let epoch = epoch(self.seed, number);
+        crash_point("journal.make.before_header");
         file.write_at(&self.header(number, epoch), 0).during("write", &from)?;
+        crash_point("journal.make.header_written");
         let path = path::segment(&self.dir, number);
         self.install(file.as_ref(), &from, &path)?;
         Ok(Segment { number, epoch, path, file })
@@ -163,7 +166,9 @@ impl Folder {
             copy.write_at(&buffer, offset).during("write", &copy_path)?;
             offset += buffer.len() as u64;
         }
+        crash_point("journal.copy.written");
         self.install(copy.as_ref(), &copy_path, &segment.path)?;
+        crash_point("journal.copy.installed");
         Ok(Segment { number: segment.number, epoch: segment.epoch, path: segment.path.clone(), file: copy })
     }
 
@@ -176,24 +181,30 @@ impl Folder {
         } else {
             self.disk.remove(&path).during("remove", &path)?;
         }
+        crash_point("journal.retire.before_dir_sync");
         self.sync_dir()?;
+        crash_point("journal.retire.done");
         Ok(keep.then_some(spare))
     }
 
     fn create(&self, path: &Path) -> Result<Box<dyn DiskFile>, DiskError> {
         let file = self.disk.create(path).during("create", path)?;
+        crash_point("journal.create.created");
         file.allocate(self.layout.segment_bytes).during("allocate", path).inspect_err(|_| {
             // What the failed attempt reserved may be the room that somebody needs to go on. If this fails too, the
             // file is a spare, and the next start uses it.
             let _ = self.disk.remove(path);
         })?;
+        crash_point("journal.create.allocated");
         Ok(file)
     }
 
     /// Gives a file its name in the journal, but only after what it contains is there to stay.
     fn install(&self, file: &dyn DiskFile, from: &Path, to: &Path) -> Result<(), DiskError> {
         file.sync_data().during("sync", from)?;
+        crash_point("journal.install.before_rename");
         self.disk.rename(from, to).during("rename", from)?;
+        crash_point("journal.install.before_dir_sync");
         self.sync_dir()
     }
 

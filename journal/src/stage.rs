@@ -10,6 +10,7 @@ use parking_lot::MutexGuard;
 use crate::block::{self, BLOCK_HEADER_BYTES, BlockKind};
 use crate::commit::Shared;
 use crate::error::{CommitError, StageError};
+use crate::faults::crash_point;
 use crate::record::{self, RECORD_HEADER_BYTES};
 use crate::segment::Layout;
 use crate::{Position, Synced};
@@ -257,6 +258,7 @@ impl Drop for Group<'_> {
             self.shared.staged_bytes.fetch_add(bytes, Ordering::Relaxed);
             self.shared.end.store(self.end().0, Ordering::Release);
             self.shared.staged.notify_one();
+            crash_point("journal.stage.staged");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use leveret_journal::faults::crash_point;
 use leveret_journal::{Position, Synced};
 use leveret_protocol::Confirm;
 use parking_lot::Mutex;
@@ -182,6 +183,7 @@ impl<P: Protocol> Outbox<P> {
             && synced.reaches(*position)
             && let Some((_, outgoing)) = queued.waiting.pop_front()
         {
+            crash_point("confirm.released");
             into.push(outgoing);
         }
         if held_back && queued.waiting.is_empty() {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use leveret_journal::Position;
+use leveret_journal::faults::crash_point;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 /// What a checkpoint holds.
@@ -45,7 +46,9 @@ impl Checkpoint {
             std::fs::remove_file(&new).map_err(failed)?;
         }
         self.write(&new).map_err(CheckpointError)?;
+        crash_point("checkpoint.first.written");
         std::fs::rename(&new, path).map_err(failed)?;
+        crash_point("checkpoint.first.renamed");
         match path.parent() {
             Some(folder) => std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed),
             None => Ok(()),
@@ -82,7 +85,9 @@ impl Checkpoint {
             }
             definitions.retain(|index, _| index < self.definitions.len() as u64)?;
         }
+        crash_point("checkpoint.before_commit");
         transaction.commit()?;
+        crash_point("checkpoint.committed");
         Ok(())
     }
 }

@@ -18,6 +18,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use leveret_journal::faults::crash_point;
 use leveret_journal::{CommitError, Journal, Observer, Position, ReadError, Synced, group_bytes};
 use tokio::sync::watch;
 
@@ -205,6 +206,8 @@ impl Store {
                     room -= bound;
                 }
             }
+            drop(group);
+            crash_point("store.messages.written");
         }
         Ok(())
     }
@@ -247,6 +250,7 @@ impl Store {
             self.definitions_end.fetch_max(end.0, Ordering::Relaxed);
         }
         drop(group);
+        crash_point("store.batch.written");
         batch.clear();
         Ok(end)
     }

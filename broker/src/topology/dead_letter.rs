@@ -3,6 +3,7 @@
 use std::cell::LazyCell;
 use std::sync::Arc;
 
+use leveret_journal::faults::crash_point;
 use leveret_protocol::{Death, DeathHistory, DeathReason, RoutingKey};
 
 use super::{Resolved, Vhost};
@@ -16,6 +17,7 @@ impl Vhost {
     pub(super) fn dead_letter(self: &Arc<Self>, from: &Arc<Queue>, dead: &Dead, work: &mut Work) {
         let origin = origin(from, dead);
         let Some(old) = self.read_dead(from, &dead.content) else { return };
+        crash_point("dead_letter.begun");
         let targets =
             from.settings.dead_letter.as_ref().and_then(|letter| self.letter(from, letter, dead, &old, work));
         if let Some((mut message, resolved)) = targets {
@@ -30,12 +32,14 @@ impl Vhost {
                 tracing::error!(queue = %from.name, %error, "a dead letter was not journaled");
                 return;
             }
+            crash_point("dead_letter.written");
             let message = Arc::new(message);
             if let Some((last, others)) = resolved.queues.split_last() {
                 for queue in others {
                     queue.enqueue(std::iter::once(&message), None, work, |_, _| {});
                 }
                 last.enqueue(std::iter::once(&message), origin, work, |_, _| {});
+                crash_point("dead_letter.moved");
                 return;
             }
         }

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use leveret_journal::Position;
+use leveret_journal::faults::crash_point;
 use leveret_protocol::VhostName;
 use parking_lot::RwLock;
 
@@ -162,6 +163,7 @@ impl Shared {
         for definition in definitions {
             batch.definition(&definition.encode());
         }
+        crash_point("definitions.before_write");
         self.store.write(&mut batch)
     }
 }

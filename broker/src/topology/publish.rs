@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use leveret_journal::Position;
+use leveret_journal::faults::crash_point;
 use leveret_protocol::{ExchangeName, Outcome, ReplyCode, RoutingKey, Table};
 use smallvec::SmallVec;
 
@@ -81,7 +82,9 @@ impl Vhost {
                 (Arc::new(message), resolved)
             })
             .collect();
+        crash_point("publish.before_enqueue");
         enqueue_all(&messages, outcomes, work);
+        crash_point("publish.enqueued");
         self.finish(work);
         Ok(journaled.then(|| self.shared.store.end()))
     }

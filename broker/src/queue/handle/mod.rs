@@ -11,6 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use leveret_journal::Position;
+use leveret_journal::faults::crash_point;
 use leveret_protocol::QueueName;
 use parking_lot::Mutex;
 
@@ -438,6 +439,7 @@ impl Queue {
     fn carry_out(self: &Arc<Self>, inner: &mut Inner, work: &mut Work) {
         let Work { effects, batch, aftermath, .. } = work;
         self.journal(effects, batch);
+        crash_point("queue.before_delivery");
         inner.deliver(&mut effects.deliveries);
         if effects.delete.is_some() {
             inner.leave("the queue was deleted");

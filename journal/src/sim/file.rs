@@ -1,5 +1,7 @@
 //! A file of the simulated disk: what is visible, what is on disk, and what a power cut makes of the difference.
 
+use std::ops::Range;
+
 use crate::segment::mix;
 
 const PAGE_BYTES: usize = 4096;
@@ -77,6 +79,12 @@ impl SimFile {
         }
         self.dirty.clear();
         self.truncated = false;
+    }
+
+    /// Whether these bytes are on disk as they are visible, and nothing can change that.
+    pub(crate) fn is_durable(&self, bytes: Range<usize>) -> bool {
+        // A page that was written again may be torn: of two versions that agree here either will do.
+        !self.truncated && self.durable.get(bytes.clone()) == self.visible.get(bytes)
     }
 
     /// Makes visible bytes durable.

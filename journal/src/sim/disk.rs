@@ -9,13 +9,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use crate::disk::{Disk, DiskFile, DiskLock};
-use crate::sim_file::{Loss, Random, SimFile};
+use super::file::{Loss, Random, SimFile};
 
 /// The calls that can be made to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,6 +107,17 @@ impl SimDisk {
     pub fn contents(&self, path: &Path) -> Option<Vec<u8>> {
         let state = self.state.lock();
         state.names.get(path).and_then(|id| state.files.get(id)).map(|file| file.visible.clone())
+    }
+
+    /// Whether a power cut at this moment would leave these bytes of the file as they are now, whatever it took.
+    pub fn is_durable(&self, path: &Path, bytes: Range<usize>) -> bool {
+        let state = self.state.lock();
+        let id = state.names.get(path);
+        // Its name would have to last under every order in which the pending changes may or may not happen.
+        id.is_some()
+            && state.durable_names.get(path) == id
+            && !state.pending.iter().any(|change| change.touches(path))
+            && id.and_then(|id| state.files.get(id)).is_some_and(|file| file.is_durable(bytes))
     }
 
     /// Puts a file on disk, as if something outside had damaged or restored it.
@@ -273,6 +285,13 @@ enum Change {
 }
 
 impl Change {
+    fn touches(&self, name: &Path) -> bool {
+        match self {
+            Self::Link { path, .. } | Self::Remove { path } => path == name,
+            Self::Rename { from, to } => from == name || to == name,
+        }
+    }
+
     fn apply(&self, names: &mut BTreeMap<PathBuf, u64>) {
         match self {
             Self::Link { path, id } => {
