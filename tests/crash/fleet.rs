@@ -6,14 +6,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use leveret_client::{
-    Client, ConnectionState, Consumer, Delivery, Message, PublishError, Publisher, Recovery, StateWatch,
+    Client, ConnectionState, Consumer, DeclareError, DeleteIf, Delivery, Message, PublishError, Publisher,
+    Recovery, ReplyCode, StateWatch,
 };
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::body;
 use crate::history::{Event, Held, History, Id};
-use crate::model::{QUEUES, ROUTES, dead_letter};
+use crate::model::{self, BIN, BRIEF, QUEUES, ROUTES, dead_letter};
 use crate::random::Random;
 
 /// How long clients wait before they try to connect again: short, since the next kill may be milliseconds away.
@@ -35,19 +36,26 @@ struct Party {
 const PARTIES: [Party; 4] = [
     Party {
         recovering: true,
-        publishers: &[(0, &[0, 1, 2, 3]), (1, &[5])],
-        consumers: &[(0, 0), (1, 5), (2, 6)],
+        publishers: &[(0, &[0, 1, 2, 3]), (1, &[5]), (6, &[7, 8])],
+        consumers: &[(0, 0), (1, 5), (2, 6), (11, 9)],
     },
-    Party { recovering: true, publishers: &[(2, &[4])], consumers: &[(3, 1), (4, 3), (5, 6)] },
+    Party { recovering: true, publishers: &[(2, &[4])], consumers: &[(3, 1), (4, 3), (5, 6), (12, 11)] },
     Party {
         recovering: false,
-        publishers: &[(3, &[0, 1, 2, 3]), (4, &[5])],
-        consumers: &[(6, 0), (7, 2), (8, 7)],
+        publishers: &[(3, &[0, 1, 2, 3]), (4, &[5]), (7, &[9])],
+        consumers: &[(6, 0), (7, 2), (8, 7), (13, 9)],
     },
-    Party { recovering: false, publishers: &[], consumers: &[(9, 4), (10, 5)] },
+    Party { recovering: false, publishers: &[], consumers: &[(9, 4), (10, 5), (14, 10), (15, 12)] },
 ];
 
-const PUBLISHERS: usize = 5;
+const PUBLISHERS: usize = 8;
+
+/// The number of the client of [`BIN`], as a publisher and as a consumer.
+const KEEPER: u16 = 5;
+const KEEPER_GETS: u16 = 50;
+
+/// The route to the bin.
+const BIN_ROUTE: u8 = 6;
 
 /// The consumers that empty the queues at the end have this number and that of their queue.
 const DRAIN: u16 = 100;
@@ -80,6 +88,7 @@ impl Fleet {
         for party in &PARTIES {
             tasks.spawn(fleet.clone().run(party, random.fork()));
         }
+        tasks.spawn(fleet.clone().keep_bin(random.fork()));
         (fleet, tasks)
     }
 
@@ -118,6 +127,10 @@ impl Fleet {
                     self.recovering.lock().unwrap().push(client.state());
                 }
                 self.clone().work(party, &client, &mut random).await;
+                party
+                    .consumers
+                    .iter()
+                    .for_each(|(consumer, _)| self.history.add(Event::Left { consumer: *consumer }));
             }
             tokio::time::sleep(RECONNECT).await;
         }
@@ -132,6 +145,7 @@ impl Fleet {
             let prefetch = 20 + random.below(100) as u32;
             let consumer = client.consumer(QUEUES[usize::from(*queue)]).prefetch_max(prefetch).open().await;
             let Ok(consumer) = consumer else { return };
+            self.history.add(Event::Opened { consumer: *number, prefetch });
             tasks.spawn(self.clone().consume(*number, *queue, consumer, random.fork()));
         }
         for (number, routes) in party.publishers {
@@ -150,12 +164,10 @@ impl Fleet {
         mut random: Random,
     ) {
         let mut receipts = Vec::new();
+        let mut ended = false;
         loop {
             for _ in 0..=random.below(40) {
-                let id = Id {
-                    publisher: number,
-                    number: self.next[number as usize].fetch_add(1, Ordering::Relaxed),
-                };
+                let id = self.next_id(number);
                 let route = routes[random.below(routes.len() as u64) as usize];
                 let message = Message::new(body::encode(id, route));
                 self.history.add(Event::Begun { id, route });
@@ -163,7 +175,8 @@ impl Fleet {
                     Ok(receipt) => receipts.push((id, receipt)),
                     Err(error) => {
                         self.failed(id, &error);
-                        return;
+                        ended = true;
+                        break;
                     }
                 }
             }
@@ -173,6 +186,70 @@ impl Fleet {
                     Err(error) => self.failed(id, &error),
                 }
             }
+            if ended {
+                return;
+            }
+        }
+    }
+
+    fn next_id(&self, publisher: u32) -> Id {
+        Id { publisher, number: self.next[publisher as usize].fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// The only client of the bin: what it asks for is done before it asks for the next thing.
+    async fn keep_bin(self: Arc<Self>, mut random: Random) {
+        loop {
+            if let Ok(client) = Client::builder(&self.url).recovery(Recovery::off()).connect().await {
+                let _session = Session::begin(&self.sessions);
+                let _ = self.use_bin(&client, &mut random).await;
+            }
+            tokio::time::sleep(RECONNECT).await;
+        }
+    }
+
+    async fn use_bin(self: &Arc<Self>, client: &Client, random: &mut Random) -> Result<(), DeclareError> {
+        let name = QUEUES[usize::from(BIN)];
+        match client.check_queue(name).await {
+            Ok(_) => self.history.add(Event::Found { queue: BIN, exists: true }),
+            Err(DeclareError::Refused(refusal)) if refusal.code == ReplyCode::NotFound => {
+                self.history.add(Event::Found { queue: BIN, exists: false });
+            }
+            Err(error) => return Err(error),
+        }
+        loop {
+            client.declare(model::definition(BIN)).await?;
+            self.history.add(Event::Declared { queue: BIN });
+            let Ok(publisher) = client.publisher("").open().await else { return Ok(()) };
+            for _ in 0..random.below(6) {
+                let id = self.next_id(u32::from(KEEPER));
+                self.history.add(Event::Begun { id, route: BIN_ROUTE });
+                match publisher.publish(name, body::encode(id, BIN_ROUTE)).await {
+                    Ok(confirmed) => self.history.add(Event::Confirmed { id, queues: confirmed.queues }),
+                    Err(error) => self.failed(id, &error),
+                }
+            }
+            for _ in 0..random.below(3) {
+                let Some(delivery) = client.get(name).await? else { break };
+                let Some(held) = self.delivered(KEEPER_GETS, BIN, &delivery) else { continue };
+                match random.below(3) {
+                    0 => self.clone().ack_durably(held, delivery).await,
+                    1 => self.ack(held, delivery),
+                    _ => {
+                        self.history.add(Event::Requeued { held });
+                        delivery.requeue();
+                    }
+                }
+            }
+            let delete = match random.below(3) {
+                0 => continue,
+                chosen => chosen == 1,
+            };
+            self.history.add(Event::EmptyBegun { queue: BIN, delete });
+            let removed = match delete {
+                true => client.delete_queue(name, DeleteIf::Exists).await?,
+                false => client.purge(name).await?,
+            };
+            self.history.add(Event::Emptied { queue: BIN, delete, removed });
         }
     }
 
@@ -180,6 +257,7 @@ impl Fleet {
         self.history.add(match error {
             PublishError::OutcomeUnknown { .. } => Event::Unknown { id },
             PublishError::NotSent { .. } => Event::NotSent { id },
+            PublishError::Refused { code: ReplyCode::ResourceError, .. } => Event::Full { id },
             refused => Event::Refused { id, why: refused.to_string() },
         });
     }
@@ -243,9 +321,20 @@ impl Fleet {
     pub(crate) async fn drain(self: &Arc<Self>) -> u64 {
         let client = Client::connect(&self.url).await.unwrap();
         let mut drained = 0;
+        // A deletion may have been the last that the bin saw.
+        client.declare(model::definition(BIN)).await.unwrap();
+        self.history.add(Event::Declared { queue: BIN });
+        let expired = async {
+            while client.check_queue(QUEUES[usize::from(BRIEF)]).await.unwrap().messages() > 0 {
+                tokio::time::sleep(RECONNECT).await;
+            }
+        };
+        let expired = tokio::time::timeout(PATIENCE, expired).await;
+        assert!(expired.is_ok(), "nothing expires in a queue without consumers");
         for (queue, name) in (0..).zip(QUEUES) {
             // Nobody else is connected, so all that the queue holds is ready.
             let ready = client.check_queue(name).await.unwrap().messages();
+            self.history.add(Event::Counted { queue, messages: ready });
             let mut consumer = client.consumer(name).open().await.unwrap();
             let mut acks = JoinSet::new();
             for _ in 0..ready {
@@ -258,11 +347,8 @@ impl Fleet {
             }
             acks.join_all().await;
             drained += ready;
-            assert_eq!(
-                client.check_queue(name).await.unwrap().messages(),
-                0,
-                "{name} delivers less than it has"
-            );
+            let left = client.check_queue(name).await.unwrap().messages();
+            self.history.add(Event::Counted { queue, messages: left });
         }
         client.close().await.unwrap();
         drained

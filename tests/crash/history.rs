@@ -37,6 +37,22 @@ pub(crate) enum Event {
     NotSent { id: Id },
     /// The broker said no.
     Refused { id: Id, why: String },
+    /// The queue is full, and the broker said so.
+    Full { id: Id },
+    /// A consumer came, that may hold so many deliveries at a time.
+    Opened { consumer: u16, prefetch: u32 },
+    /// A consumer went, and what it held goes to others.
+    Left { consumer: u16 },
+    /// A purge or a deletion of a queue is about to be asked for.
+    EmptyBegun { queue: u8, delete: bool },
+    /// It was done, and so many messages went.
+    Emptied { queue: u8, delete: bool, removed: u64 },
+    /// A queue was declared.
+    Declared { queue: u8 },
+    /// Whether a queue exists was asked.
+    Found { queue: u8, exists: bool },
+    /// The broker says that so many messages are ready in a queue that nobody uses. All of them are then taken.
+    Counted { queue: u8, messages: u64 },
     /// A client got it; `route` is what the body says.
     Delivered { held: Held, route: u8, redelivered: bool, failures: u32 },
     /// A client got something that nobody published.
