@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use leveret_client::Client;
@@ -90,14 +91,7 @@ pub(crate) async fn run(seed: u64, kills: u32) -> Report {
     drop(clients);
     server.kill().await;
     fleet.broker_ended().await;
-    let server = Server::start(data_dir.path(), address).await;
-    let drained = fleet.drain().await;
-    server.kill().await;
-    fleet.broker_ended().await;
-    let server = Server::start(data_dir.path(), address).await;
-    fleet.look_for_leftovers().await;
-    let ended = server.terminate().await;
-    assert_eq!(ended.code, Some(0), "{}", ended.log);
+    let drained = drain(&fleet, data_dir.path(), address).await;
     let history = fleet.history.take();
     let verdict = check(&history);
     let kills = killed + 2;
@@ -119,7 +113,7 @@ pub(crate) async fn run(seed: u64, kills: u32) -> Report {
 }
 
 /// Starts a broker and defines everything, by a client that goes away again.
-async fn first_start(data_dir: &Path, address: SocketAddr) -> Server {
+pub(crate) async fn first_start(data_dir: &Path, address: SocketAddr) -> Server {
     let server = Server::start(data_dir, address).await;
     let setup = Client::connect(&url(address)).await.unwrap();
     model::declare(&setup).await.unwrap();
@@ -127,9 +121,22 @@ async fn first_start(data_dir: &Path, address: SocketAddr) -> Server {
     server
 }
 
+/// Empties all queues, kills the broker once more, and looks whether anything comes back. Gives how much there was.
+pub(crate) async fn drain(fleet: &Arc<Fleet>, data_dir: &Path, address: SocketAddr) -> u64 {
+    let server = Server::start(data_dir, address).await;
+    let drained = fleet.drain().await;
+    server.kill().await;
+    fleet.broker_ended().await;
+    let server = Server::start(data_dir, address).await;
+    fleet.look_for_leftovers().await;
+    let ended = server.terminate().await;
+    assert_eq!(ended.code, Some(0), "{}", ended.log);
+    drained
+}
+
 /// Lets clients work for a random time, that begins when the first of them has done or seen something.
 /// Gives how long they needed to begin.
-async fn load(fleet: &Fleet, random: &mut Random) -> Duration {
+pub(crate) async fn load(fleet: &Fleet, random: &mut Random) -> Duration {
     let events = fleet.history.len();
     let waiting = Instant::now();
     while fleet.history.len() == events {

@@ -1,6 +1,7 @@
 //! The real binary, killed, stopped and given a failing disk, under clients that write down all that they see.
 //!
-//! `LEVERET_KILLS=200` sets how often it is killed, and `LEVERET_SEED` repeats the random choices of a run.
+//! `LEVERET_KILLS=200` sets how often it is killed, `LEVERET_CRASH_HITS=20` how often it ends at each crash point, and
+//! `LEVERET_SEED` repeats the random choices of a run.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -21,6 +22,7 @@ mod history;
 mod kills;
 mod model;
 mod mutants;
+mod points;
 mod random;
 mod server;
 mod stops;

@@ -45,8 +45,20 @@ impl Server {
     pub(crate) fn spawn_under(runner: &[&OsStr], data_dir: &Path, address: SocketAddr) -> Self {
         let mut line: Vec<&OsStr> = runner.to_vec();
         line.push(BINARY.as_os_str());
-        let mut child = Command::new(line[0])
-            .args(&line[1..])
+        let mut command = Command::new(line[0]);
+        command.args(&line[1..]);
+        Self::run(command, data_dir, address)
+    }
+
+    /// As [`Server::spawn`], and ends by itself when it comes to a crash point for the `hit`th time.
+    pub(crate) fn spawn_armed(point: &str, hit: u64, data_dir: &Path, address: SocketAddr) -> Self {
+        let mut command = Command::new(FAULTS.as_os_str());
+        command.env("LEVERET_CRASH_POINT", format!("{point}@{hit}"));
+        Self::run(command, data_dir, address)
+    }
+
+    fn run(mut command: Command, data_dir: &Path, address: SocketAddr) -> Self {
+        let mut child = command
             .args([OsStr::new("--data-dir"), data_dir.as_os_str()])
             .args(["--listen", &address.to_string(), "--listen-amqp", "none", "--shutdown-timeout", "10s"])
             // Small segments, so that a run goes through many of them, and gives the oldest back.
@@ -59,7 +71,7 @@ impl Server {
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .unwrap_or_else(|error| panic!("{} does not start: {error}", line[0].display()));
+            .unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
         let pid = Pid::from_raw(child.id().unwrap().cast_signed()).unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let (listens, listening) = watch::channel(false);
@@ -94,6 +106,18 @@ impl Server {
         assert!(listens, "the broker does not start:\n{}", self.log.lock().unwrap());
     }
 
+    /// Waits until it listens or has ended; says whether it listens.
+    pub(crate) async fn ready_or_ended(&mut self) -> bool {
+        let listening = tokio::time::timeout(PATIENCE, self.listening.wait_for(|listens| *listens)).await;
+        assert!(listening.is_ok(), "the broker neither starts nor ends:\n{}", self.log.lock().unwrap());
+        listening.is_ok_and(|listens| listens.is_ok())
+    }
+
+    /// Waits until it has ended, but not longer than that; says whether it has.
+    pub(crate) async fn ends_within(&mut self, patience: Duration) -> bool {
+        tokio::time::timeout(patience, self.child.wait()).await.is_ok()
+    }
+
     /// `kill -9`.
     pub(crate) async fn kill(self) -> Ended {
         // It may have ended by itself, which its exit code then says.
@@ -105,6 +129,11 @@ impl Server {
     pub(crate) async fn terminate(self) -> Ended {
         let _ = kill_process(self.pid, Signal::TERM);
         self.ended().await
+    }
+
+    /// SIGTERM, without waiting.
+    pub(crate) fn request_stop(&self) {
+        let _ = kill_process(self.pid, Signal::TERM);
     }
 
     /// Waits until it ends.
@@ -142,10 +171,16 @@ pub(crate) fn url(address: SocketAddr) -> String {
 
 /// The binary of the profile that this test was built with. Cargo does not build the binaries of other packages for a
 /// test, so it is built here if it is not there, or is older than its sources and would be another program.
-static BINARY: LazyLock<PathBuf> = LazyLock::new(|| {
+static BINARY: LazyLock<PathBuf> = LazyLock::new(|| built("leveret", &["-p", "leveret-broker"]));
+
+/// The same with the crash points of `leveret_journal::faults` in it.
+static FAULTS: LazyLock<PathBuf> =
+    LazyLock::new(|| built("leveret-faults", &["-p", "leveret-tests", "--features", "faults"]));
+
+fn built(name: &str, package: &[&str]) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let folder = test.ancestors().nth(2).unwrap();
-    let binary = folder.join("leveret");
+    let binary = folder.join(name);
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let sources =
         ["broker/src", "journal/src", "protocol/src"].map(|sources| newest(&workspace.join(sources)));
@@ -156,13 +191,15 @@ static BINARY: LazyLock<PathBuf> = LazyLock::new(|| {
             Some(profile) => profile,
         };
         let built = std::process::Command::new(env!("CARGO"))
-            .args(["build", "-p", "leveret-broker", "--bin", "leveret", "--profile", profile])
+            .arg("build")
+            .args(package)
+            .args(["--bin", name, "--profile", profile])
             .current_dir(workspace)
             .status();
-        assert!(built.is_ok_and(|status| status.success()), "leveret cannot be built");
+        assert!(built.is_ok_and(|status| status.success()), "{name} cannot be built");
     }
     binary
-});
+}
 
 fn newest(folder: &Path) -> Option<SystemTime> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
