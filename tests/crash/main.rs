@@ -1,7 +1,7 @@
 //! The real binary, killed, stopped and given a failing disk, under clients that write down all that they see.
 //!
-//! `LEVERET_KILLS=200` sets how often it is killed, `LEVERET_CRASH_HITS=20` how often it ends at each crash point, and
-//! `LEVERET_SEED` repeats the random choices of a run.
+//! `LEVERET_KILLS=200` sets how often it is killed, `LEVERET_CRASH_HITS=20` how often it ends at each crash point,
+//! `LEVERET_KILL_POINTS=1000` at how many calls of the system it is killed, and `LEVERET_SEED` repeats the random choices of a run.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -26,6 +26,7 @@ mod points;
 mod random;
 mod server;
 mod stops;
+mod syscalls;
 
 /// How often the test kills unless `LEVERET_KILLS` says otherwise: as often as half a minute allows.
 const KILLS_DEFAULT: u32 = 20;

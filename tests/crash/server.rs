@@ -136,6 +136,16 @@ impl Server {
         let _ = kill_process(self.pid, Signal::TERM);
     }
 
+    /// `kill -9` for what the program runs that was started in its place, such as `strace`.
+    pub(crate) fn kill_traced(&self) {
+        let pid = self.pid.as_raw_nonzero();
+        let children =
+            std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        for child in children.split_whitespace().filter_map(|child| Pid::from_raw(child.parse().ok()?)) {
+            let _ = kill_process(child, Signal::KILL);
+        }
+    }
+
     /// Waits until it ends.
     pub(crate) async fn ended(mut self) -> Ended {
         let status = tokio::time::timeout(PATIENCE, self.child.wait()).await;
