@@ -217,6 +217,7 @@ impl Fleet {
             Err(error) => return Err(error),
         }
         loop {
+            self.history.add(Event::DeclareBegun { queue: BIN });
             client.declare(model::definition(BIN)).await?;
             self.history.add(Event::Declared { queue: BIN });
             let Ok(publisher) = client.publisher("").open().await else { return Ok(()) };

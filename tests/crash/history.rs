@@ -47,7 +47,9 @@ pub(crate) enum Event {
     EmptyBegun { queue: u8, delete: bool },
     /// It was done, and so many messages went.
     Emptied { queue: u8, delete: bool, removed: u64 },
-    /// A queue was declared.
+    /// A queue is about to be declared.
+    DeclareBegun { queue: u8 },
+    /// It was declared.
     Declared { queue: u8 },
     /// Whether a queue exists was asked.
     Found { queue: u8, exists: bool },

@@ -88,7 +88,10 @@ impl Checker {
 
     fn check_flag(&mut self, held: &Held, place: &Place, redelivered: bool) {
         let name = QUEUES[usize::from(held.queue)];
-        if place.step != Step::None && !redelivered {
+        // A move that did not survive the end of a life leaves the message where it expires once more, unseen, and makes
+        // another dead letter of it.
+        let expired_again = held.queue == BRIEF + 1 && place.life < held.life;
+        if place.step != Step::None && !redelivered && !expired_again {
             let what = format!("{name} delivers it again, without the flag");
             self.violation(Rule::Redelivered, Some(held.id), what);
         }

@@ -150,6 +150,7 @@ impl Checker {
             | Event::Left { .. }
             | Event::EmptyBegun { .. }
             | Event::Emptied { .. }
+            | Event::DeclareBegun { .. }
             | Event::Declared { .. }
             | Event::Found { .. }
             | Event::Counted { .. } => self.about_queue(event),

@@ -58,6 +58,10 @@ impl Checker {
                 }
             }
             Event::Emptied { queue, delete, removed } => self.emptied(queue, delete, removed),
+            Event::DeclareBegun { queue } => {
+                let exists = &mut self.queues[usize::from(queue)].exists;
+                *exists = exists.filter(|exists| *exists);
+            }
             Event::Declared { queue } => self.queues[usize::from(queue)].exists = Some(true),
             Event::Found { queue, exists } => {
                 let known = self.queues[usize::from(queue)].exists.replace(exists);

@@ -179,7 +179,10 @@ pub(super) fn refuse(history: &mut Vec<Entry>, random: &mut Random) -> Option<()
 }
 
 pub(super) fn forget_flag(history: &mut Vec<Entry>, random: &mut Random) -> Option<()> {
-    let found = places(history, |_, event| matches!(event, Event::Delivered { redelivered: true, .. }));
+    let found = places(
+        history,
+        |_, event| matches!(event, Event::Delivered { held, redelivered: true, .. } if held.queue != BRIEF + 1),
+    );
     let at = any(&found, random)?;
     let Event::Delivered { redelivered, .. } = &mut history[at].event else { return None };
     *redelivered = false;

@@ -102,6 +102,7 @@ impl Simulation {
     fn keep_bin(&mut self) {
         self.add(Event::Found { queue: BIN, exists: self.bin });
         for _ in 0..3 {
+            self.add(Event::DeclareBegun { queue: BIN });
             self.add(Event::Declared { queue: BIN });
             self.bin = true;
             for _ in 0..self.random.below(8) {
