@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use crate::Position;
-use crate::block::BLOCK_HEADER_BYTES;
+use crate::block::{self, BLOCK_HEADER_BYTES, BlockHeader, BlockKind};
 use crate::error::{DiskError, During as _, OpenError};
 use crate::faults::crash_point;
 use crate::path;
@@ -81,8 +81,8 @@ fn repair(
         return begin(folder, spares);
     };
     if let Some(mark) = scan.clean_mark {
-        renew_mark(folder, &active, mark)?;
-        crash_point("journal.recovery.mark_renewed");
+        retire_mark(folder, &active, mark)?;
+        crash_point("journal.recovery.mark_retired");
     } else {
         // What was read may be in the page cache only, if a sync failed: synced in a file of its own it is on disk. The
         // copy has nothing behind the end, so that no torn block can ever follow a new one.
@@ -103,12 +103,16 @@ fn repair(
     Ok(Recovered { report, sealed: segments, active, spares })
 }
 
-/// Writes the mark of the clean stop once more, and syncs it. If the sync of the first time failed then the mark is in
-/// the page cache only, and a power cut would later leave a hole in its place, before blocks that were synced.
-fn renew_mark(folder: &Folder, active: &Segment, mark: u64) -> Result<(), DiskError> {
+/// Replaces the mark of the clean stop by a block without records, and syncs it: from now on this is a journal in use,
+/// and whoever finds it so knows that what leaves no trace in it (a delivery) may have happened. Writing there also heals
+/// a mark that is in the page cache only, since its sync failed, and would be a hole before blocks that were synced.
+fn retire_mark(folder: &Folder, active: &Segment, mark: u64) -> Result<(), DiskError> {
     let offset = folder.layout.offset(mark);
     let mut bytes = [0; BLOCK_HEADER_BYTES];
     active.file.read_at(&mut bytes, offset).during("read", &active.path)?;
+    let header = BlockHeader::decode(&bytes, active.epoch, mark, BLOCK_HEADER_BYTES as u64);
+    let synced = header.map_or(mark, |header| header.synced);
+    block::seal(&mut bytes, BlockKind::Records, active.epoch, mark, synced, 0);
     active.file.write_at(&bytes, offset).during("write", &active.path)?;
     active.file.sync_data().during("sync", &active.path)
 }

@@ -64,7 +64,7 @@ struct Sweep {
 impl Sweep {
     /// Lets a broker live until it ends at the point.
     async fn end_at(&mut self, point: &str, hit: u64, fleet: &Fleet, data_dir: &Path, address: SocketAddr) {
-        if point == "journal.recovery.mark_renewed" {
+        if point == "journal.recovery.mark_retired" {
             let mut server = Server::spawn(data_dir, address);
             server.ready().await;
             assert_eq!(server.terminate().await.code, Some(0));

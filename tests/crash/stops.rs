@@ -114,6 +114,27 @@ async fn an_orderly_stop_does_not_forget_what_was_seen_before_a_kill() {
 }
 
 #[tokio::test]
+async fn a_kill_soon_after_an_orderly_stop_does_not_forget_what_was_seen_between_them() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let address = free_address();
+    let server = Server::start(data_dir.path(), address).await;
+    let client = connect(address).await;
+    client.declare(Queue::durable(QUEUE)).await.unwrap();
+    client.publisher("").open().await.unwrap().publish(QUEUE, "1").await.unwrap();
+    client.close().await.unwrap();
+    assert_eq!(server.terminate().await.code, Some(0));
+    let server = Server::start(data_dir.path(), address).await;
+    let client = connect(address).await;
+    let held = client.get(QUEUE).await.unwrap().unwrap();
+    assert!(!held.is_redelivered());
+    server.kill().await;
+    drop(held);
+    let server = Server::start(data_dir.path(), address).await;
+    assert_eq!(take_all(address).await, [(1, true)]);
+    server.terminate().await;
+}
+
+#[tokio::test]
 async fn an_orderly_stop_does_not_pass_held_messages_from_one_closing_connection_to_the_next() {
     let data_dir = tempfile::tempdir().unwrap();
     let address = free_address();

@@ -202,8 +202,10 @@ impl Disk for SimDisk {
 
     fn lock(&self, path: &Path) -> io::Result<Option<DiskLock>> {
         let mut state = self.state.lock();
-        let lock = SimLock { disk: self.clone(), path: path.to_owned(), boot: state.boot };
-        Ok(state.locks.insert(path.to_owned()).then(|| Box::new(lock) as DiskLock))
+        let boot = state.boot;
+        // Made only if it is taken: one that is dropped here would wait for the state that is locked here.
+        let lock = || Box::new(SimLock { disk: self.clone(), path: path.to_owned(), boot }) as DiskLock;
+        Ok(state.locks.insert(path.to_owned()).then(lock))
     }
 }
 
