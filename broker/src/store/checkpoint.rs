@@ -56,7 +56,11 @@ impl Checkpoint {
     }
 
     fn read(path: &Path) -> Result<Self, redb::Error> {
-        let database = Database::create(path)?;
+        Self::read_from(&Database::create(path)?)
+    }
+
+    /// Reads what [`Checkpoint::write_to`] wrote.
+    pub fn read_from(database: &Database) -> Result<Self, redb::Error> {
         let transaction = database.begin_read()?;
         let figures = match transaction.open_table(FIGURES) {
             Ok(figures) => figures,
@@ -73,7 +77,11 @@ impl Checkpoint {
     }
 
     fn write(&self, path: &Path) -> Result<(), redb::Error> {
-        let database = Database::create(path)?;
+        self.write_to(&Database::create(path)?)
+    }
+
+    /// Replaces what a database holds, in one transaction.
+    pub fn write_to(&self, database: &Database) -> Result<(), redb::Error> {
         let transaction = database.begin_write()?;
         {
             let mut figures = transaction.open_table(FIGURES)?;

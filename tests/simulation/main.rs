@@ -1,0 +1,55 @@
+//! Power cuts on the core of the broker: from routing to the journal, on a disk in memory that loses what was not
+//! synced, driven step by step by a seed, and compared with a model after every start.
+//!
+//! `LEVERET_SEEDS=100000` sets how many seeds are tried, and `LEVERET_SEED=7` tries that one alone.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "all of this is a test, though not every function of it is marked as one"
+)]
+
+mod checkpoint;
+mod core;
+mod life;
+mod model;
+#[path = "../crash/random.rs"]
+#[allow(dead_code, reason = "seeds are counted here, not drawn")]
+mod random;
+
+use std::time::Instant;
+
+use life::Figures;
+
+const SEEDS_DEFAULT: u64 = 2000;
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|value| value.parse().ok())
+}
+
+#[test]
+fn whatever_a_power_cut_takes_the_broker_has_what_it_confirmed_and_nothing_that_was_settled() {
+    if let Some(seed) = variable("LEVERET_SEED") {
+        println!("seed {seed}: {:#?}", life::run(seed));
+        return;
+    }
+    let began = Instant::now();
+    let seeds = variable("LEVERET_SEEDS").unwrap_or(SEEDS_DEFAULT);
+    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
+    // A seed that fails says which it is; LEVERET_SEED brings it back.
+    let figures = std::thread::scope(|scope| {
+        let run = |first: u64| {
+            move || {
+                (first..seeds).step_by(threads as usize).map(life::run).fold(Figures::default(), Figures::add)
+            }
+        };
+        let threads: Vec<_> = (0..threads).map(|first| scope.spawn(run(first))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).fold(Figures::default(), Figures::add)
+    });
+    println!("seeds 0 to {}, in {:.1} s: {figures:#?}", seeds - 1, began.elapsed().as_secs_f64());
+    assert!(
+        seeds < 500 || figures.least() > 0,
+        "something never happened, and so was not tried: {figures:#?}"
+    );
+}
