@@ -5,6 +5,7 @@
 
 use bytes::{Buf as _, BufMut as _};
 
+use crate::faults::mutant;
 use crate::record;
 
 /// Bytes before a block's first record.
@@ -42,6 +43,11 @@ impl BlockHeader {
     /// such block starts there: then nothing in these bytes is to be trusted, the length least of all.
     pub(crate) fn decode(bytes: &[u8], epoch: u64, position: u64, room: u64) -> Option<Self> {
         let bytes = bytes.first_chunk::<BLOCK_HEADER_BYTES>()?;
+        if mutant("zeros_are_a_block") && *bytes == [0; BLOCK_HEADER_BYTES] {
+            let (length, body_checksum) = (BLOCK_HEADER_BYTES as u32, body_checksum(&[], epoch, position));
+            let kind = BlockKind::Records;
+            return Some(Self { kind, epoch, position, synced: 0, length, records: 0, body_checksum });
+        }
         let mut rest = bytes.strip_prefix(&MAGIC)?;
         let kind = match rest.get_u32_le() {
             1 => BlockKind::Records,
@@ -71,7 +77,7 @@ impl BlockHeader {
     }
 
     pub(crate) fn body_is_intact(&self, body: &[u8]) -> bool {
-        self.body_checksum == body_checksum(body, self.epoch, self.position)
+        mutant("no_checksum") || self.body_checksum == body_checksum(body, self.epoch, self.position)
     }
 
     fn encode(&self) -> [u8; BLOCK_HEADER_BYTES] {

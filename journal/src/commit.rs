@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::error::{CommitError, DiskError, During as _};
-use crate::faults::crash_point;
+use crate::faults::{crash_point, mutant};
 use crate::segment::{Folder, Segment};
 use crate::stage::{StagedBlock, Staging, Stop};
 use crate::{Observer, Stats, Synced};
@@ -215,7 +215,16 @@ impl Committer {
         }
         self.publish_written();
         crash_point("journal.commit.before_sync");
-        self.active.file.sync_data().during("sync", &self.active.path)?;
+        if mutant("synced_too_early") {
+            self.shared.synced.store(self.written, Ordering::Release);
+        }
+        let mut outcome = self.active.file.sync_data();
+        if mutant("retry_after_failed_sync") && outcome.is_err() {
+            outcome = self.active.file.sync_data();
+        }
+        if !mutant("failed_sync_ignored") {
+            outcome.during("sync", &self.active.path)?;
+        }
         crash_point("journal.commit.synced");
         self.shared.synced.store(self.written, Ordering::Release);
         self.shared.counters.commits.fetch_add(1, Ordering::Relaxed);

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use crate::Position;
 use crate::block::{self, BLOCK_HEADER_BYTES, BlockHeader, BlockKind};
 use crate::error::{DiskError, During as _, OpenError};
-use crate::faults::crash_point;
+use crate::faults::{crash_point, mutant};
 use crate::path;
 use crate::scan::{self, Replay, Scan};
 use crate::segment::{Folder, Segment};
@@ -107,6 +107,9 @@ fn repair(
 /// and whoever finds it so knows that what leaves no trace in it (a delivery) may have happened. Writing there also heals
 /// a mark that is in the page cache only, since its sync failed, and would be a hole before blocks that were synced.
 fn retire_mark(folder: &Folder, active: &Segment, mark: u64) -> Result<(), DiskError> {
+    if mutant("clean_stop_believed_twice") {
+        return Ok(());
+    }
     let offset = folder.layout.offset(mark);
     let mut bytes = [0; BLOCK_HEADER_BYTES];
     active.file.read_at(&mut bytes, offset).during("read", &active.path)?;

@@ -9,7 +9,7 @@ use bytes::{Buf as _, BufMut as _};
 use crate::block::BLOCK_HEADER_BYTES;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Damage, DiskError, During as _, OpenError};
-use crate::faults::crash_point;
+use crate::faults::{crash_point, mutant};
 use crate::path::{self, Name};
 
 /// Bytes before a segment's first block: a page of its own, so that no later write touches the header.
@@ -209,6 +209,9 @@ impl Folder {
     }
 
     pub(crate) fn sync_dir(&self) -> Result<(), DiskError> {
+        if mutant("directory_not_synced") {
+            return Ok(());
+        }
         self.disk.sync_dir(&self.dir).during("sync", &self.dir)
     }
 

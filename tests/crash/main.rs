@@ -23,6 +23,7 @@ mod kills;
 mod model;
 mod mutants;
 mod points;
+mod power;
 mod random;
 mod server;
 mod stops;

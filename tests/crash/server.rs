@@ -181,7 +181,12 @@ pub(crate) fn url(address: SocketAddr) -> String {
 
 /// The binary of the profile that this test was built with. Cargo does not build the binaries of other packages for a
 /// test, so it is built here if it is not there, or is older than its sources and would be another program.
-static BINARY: LazyLock<PathBuf> = LazyLock::new(|| built("leveret", &["-p", "leveret-broker"]));
+///
+/// With the feature `faults`, which is for mutants, it is the other program.
+static BINARY: LazyLock<PathBuf> = LazyLock::new(|| match cfg!(feature = "faults") {
+    true => FAULTS.clone(),
+    false => built("leveret", &["-p", "leveret-broker"]),
+});
 
 /// The same with the crash points of `leveret_journal::faults` in it.
 static FAULTS: LazyLock<PathBuf> =

@@ -260,6 +260,8 @@ impl Simulation {
         if let (Some(consumer), Some(queue)) = (self.consumer.take(), core.queue(vhost, name)) {
             queue.cancel(consumer, &mut core.work).unwrap();
         }
+        // What has expired meanwhile leaves as it comes back, and so in the order of the tags.
+        self.held.sort_by_key(|held| (held.queue, held.tag));
         for Held { queue, holder, tag, .. } in std::mem::take(&mut self.held) {
             let (vhost, name) = QUEUES[queue];
             if let Some(queue) = core.queue(vhost, name) {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use leveret_journal::faults::crash_point;
+use leveret_journal::faults::{crash_point, mutant};
 use leveret_journal::{Position, Synced};
 use leveret_protocol::Confirm;
 use parking_lot::Mutex;
@@ -180,7 +180,7 @@ impl<P: Protocol> Outbox<P> {
         std::mem::swap(&mut queued.ready, into);
         let held_back = !queued.waiting.is_empty();
         while let Some((position, _)) = queued.waiting.front()
-            && synced.reaches(*position)
+            && (synced.reaches(*position) || mutant("confirm_before_sync"))
             && let Some((_, outgoing)) = queued.waiting.pop_front()
         {
             crash_point("confirm.released");

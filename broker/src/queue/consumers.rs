@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use leveret_journal::faults::mutant;
+
 use super::outlet::Outlet;
 
 /// What a consumer asks for.
@@ -228,6 +230,9 @@ impl Consumer {
     pub(super) fn credit_left(&self, unsettled: usize) -> usize {
         match self.credit {
             Credit::Unlimited => usize::MAX,
+            Credit::Unsettled(max) if mutant("prefetch_and_one") => {
+                (max as usize + 1).saturating_sub(unsettled)
+            }
             Credit::Unsettled(max) => (max as usize).saturating_sub(unsettled),
             Credit::Counted(left) => left as usize,
         }

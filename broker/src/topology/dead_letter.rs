@@ -3,7 +3,7 @@
 use std::cell::LazyCell;
 use std::sync::Arc;
 
-use leveret_journal::faults::crash_point;
+use leveret_journal::faults::{crash_point, mutant};
 use leveret_protocol::{Death, DeathHistory, DeathReason, RoutingKey};
 
 use super::{Resolved, Vhost};
@@ -17,6 +17,9 @@ impl Vhost {
     pub(super) fn dead_letter(self: &Arc<Self>, from: &Arc<Queue>, dead: &Dead, work: &mut Work) {
         let origin = origin(from, dead);
         let Some(old) = self.read_dead(from, &dead.content) else { return };
+        if mutant("dead_letter_in_two_steps") {
+            self.settle_origin(origin);
+        }
         crash_point("dead_letter.begun");
         let targets =
             from.settings.dead_letter.as_ref().and_then(|letter| self.letter(from, letter, dead, &old, work));

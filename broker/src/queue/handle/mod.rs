@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use leveret_journal::Position;
-use leveret_journal::faults::crash_point;
+use leveret_journal::faults::{crash_point, mutant};
 use leveret_protocol::QueueName;
 use parking_lot::Mutex;
 
@@ -180,7 +180,7 @@ impl Queue {
             if !clean && !stub.redelivered {
                 returned.push((stub.seq, 0));
             }
-            Stub { redelivered: stub.redelivered || !clean, ..stub }
+            Stub { redelivered: !mutant("seen_forgotten") && (stub.redelivered || !clean), ..stub }
         });
         inner.state.restore(stubs, work.now_ms);
         inner.state.dispatch(work.now_ms, &mut work.effects);
@@ -463,6 +463,9 @@ impl Queue {
     }
 
     fn journal(&self, effects: &mut Effects, batch: &mut Batch) {
+        if mutant("gone_not_journaled") {
+            effects.gone.clear();
+        }
         if self.settings.durable {
             for returned in effects.returned.chunks_mut(SEQS_PER_RECORD) {
                 batch.returned(self.id, returned);
