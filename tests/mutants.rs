@@ -1,6 +1,11 @@
 //! Mistakes that are built in on purpose, each of which a test must find: a suite that is not shown to find any proves
 //! nothing. `LEVERET_MUTANTS=all`, or the name of one, runs them; that takes minutes, so that nothing is done without.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "all of this is a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "all of this is a test, and says how long it took"
+)]
 
 use std::process::Command;
 use std::time::Instant;

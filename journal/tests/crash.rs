@@ -120,9 +120,9 @@ fn a_journal_that_was_opened_again_was_not_stopped_cleanly() {
         assert!(opened.recovery.clean);
         drop(open(&disk, 2).unwrap());
         if cut {
-            disk.cut_power(Loss::Everything)
+            disk.cut_power(Loss::Everything);
         } else {
-            disk.kill()
+            disk.kill();
         }
         let again = open(&disk, 3).unwrap();
         assert!(!again.recovery.clean && again.records == staged);

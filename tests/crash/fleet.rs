@@ -246,9 +246,10 @@ impl Fleet {
                 chosen => chosen == 1,
             };
             self.history.add(Event::EmptyBegun { queue: BIN, delete });
-            let removed = match delete {
-                true => client.delete_queue(name, DeleteIf::Exists).await?,
-                false => client.purge(name).await?,
+            let removed = if delete {
+                client.delete_queue(name, DeleteIf::Exists).await?
+            } else {
+                client.purge(name).await?
             };
             self.history.add(Event::Emptied { queue: BIN, delete, removed });
         }

@@ -17,7 +17,8 @@ use crate::server::{Server, free_address, url};
 const CUTS_DEFAULT: u64 = 5;
 const IMAGE_BYTES: u64 = 192 << 20;
 /// `EXT4_IOC_SHUTDOWN` with `EXT4_GOING_FLAGS_NOLOGFLUSH`. Perl can do it without unsafe code of ours.
-const SHUTDOWN: &str = r#"open(F, "<", $ARGV[0]) or die; $how = pack("L", 2); ioctl(F, 0x8004587D, $how) or die $!;"#;
+const SHUTDOWN: &str =
+    r#"open(F, "<", $ARGV[0]) or die; $how = pack("L", 2); ioctl(F, 0x8004587D, $how) or die $!;"#;
 
 /// A file system in a file, mounted.
 struct Image {

@@ -183,9 +183,8 @@ pub(crate) fn url(address: SocketAddr) -> String {
 /// test, so it is built here if it is not there, or is older than its sources and would be another program.
 ///
 /// With the feature `faults`, which is for mutants, it is the other program.
-static BINARY: LazyLock<PathBuf> = LazyLock::new(|| match cfg!(feature = "faults") {
-    true => FAULTS.clone(),
-    false => built("leveret", &["-p", "leveret-broker"]),
+static BINARY: LazyLock<PathBuf> = LazyLock::new(|| {
+    if cfg!(feature = "faults") { FAULTS.clone() } else { built("leveret", &["-p", "leveret-broker"]) }
 });
 
 /// The same with the crash points of `leveret_journal::faults` in it.

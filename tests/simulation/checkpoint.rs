@@ -30,7 +30,7 @@ impl StorageBackend for Storage {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        Ok(self.file.read_at(out, offset)?)
+        self.file.read_at(out, offset)
     }
 
     fn set_len(&self, length: u64) -> Result<(), io::Error> {
@@ -40,11 +40,11 @@ impl StorageBackend for Storage {
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
-        Ok(self.file.sync_data()?)
+        self.file.sync_data()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        Ok(self.file.write_at(data, offset)?)
+        self.file.write_at(data, offset)
     }
 }
 

@@ -14,35 +14,16 @@ use leveret_protocol::{Destination, ExchangeName, Outcome, QueueName, RoutingKey
 use parking_lot::Mutex;
 
 use crate::core::{CONNECTION, Core, Failed, VHOSTS};
+use crate::figures::Figures;
+use crate::look::{agree, check_body, difference, observe, with_failures};
 use crate::model::{BRIEF, Change, DEAD, Model, Place, QUEUES, State, TEMPORARY, TTL_MS, WORK, moved};
 use crate::random::Random;
 
 const LIVES: u64 = 4;
-const FAN: &str = "fan";
+pub(crate) const FAN: &str = "fan";
 /// The queue with a consumer; the others are asked for one message at a time.
 const CONSUMED: usize = 0;
 const PREFETCH: u32 = 3;
-
-/// What all seeds together have come through. What never happens is not tested.
-#[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Figures {
-    pub(crate) lives: u64,
-    pub(crate) power_cuts: u64,
-    pub(crate) kills: u64,
-    pub(crate) orderly_stops: u64,
-    pub(crate) recoveries_cut: u64,
-    pub(crate) journals_failed: u64,
-    pub(crate) requests_cut: u64,
-    pub(crate) checkpoints: u64,
-    pub(crate) segments_released: u64,
-    pub(crate) published: u64,
-    pub(crate) confirmed: u64,
-    pub(crate) lost_unconfirmed: u64,
-    pub(crate) deliveries: u64,
-    pub(crate) settled: u64,
-    pub(crate) dead_letters: u64,
-    pub(crate) purged: u64,
-}
 
 /// Keeps what a consumer is given.
 #[derive(Debug, Default)]
@@ -298,10 +279,7 @@ impl Simulation {
         let target = [0, 0, 1, WORK, WORK, BRIEF, TEMPORARY, 6][self.random.below(8) as usize];
         let (vhost, name) = QUEUES[target];
         let (vhost, exchange, key) = if to_fan { (0, FAN, "") } else { (vhost, "", name) };
-        let mut targets = match to_fan {
-            true => vec![0, 1],
-            false => vec![target],
-        };
+        let mut targets = if to_fan { vec![0, 1] } else { vec![target] };
         if to_fan && self.model.now.bound {
             targets.push(TEMPORARY);
         }
@@ -491,80 +469,6 @@ impl Simulation {
     }
 }
 
-/// Everything that a broker has, in order.
-fn observe(core: &mut Core) -> State {
-    let mut state = State::default();
-    for (index, (vhost, name)) in QUEUES.into_iter().enumerate() {
-        let Some(queue) = core.queue(vhost, name) else { continue };
-        state.temporary |= index == TEMPORARY;
-        let holder = queue.open_passive(&mut core.work).unwrap();
-        let mut last = 0;
-        while let Some(got) = queue.get(holder, false, &mut core.work).unwrap() {
-            let delivery = got.delivery;
-            last = delivery.tag;
-            state.queues[index].push(Place {
-                id: check_body(&delivery.message.body, vhost),
-                failures: delivery.delivery_count,
-                seen: delivery.redelivered,
-                held: false,
-                arrived_ms: delivery.message.published_at_ms,
-                persistent: delivery.message.persistent,
-            });
-        }
-        if last > 0 {
-            queue.settle(holder, &[(0, last)], &Verb::Release, &mut core.work).unwrap().unwrap();
-        }
-        queue.release(holder, &mut core.work).unwrap();
-        core.vhost(vhost).finish(&mut core.work);
-    }
-    let no_headers = Box::new(Table::new());
-    let routable = Routable { key: "", further_keys: &[], headers: &no_headers };
-    let fan = core.vhost(0).resolve(Publisher::Client, FAN, &routable, &mut Route::default()).unwrap().0;
-    state.bound = fan.queues.len() > 2;
-    state
-}
-
-/// Whether a broker has what it must have. It may flag more as redelivered than was seen, and count a failure for a
-/// delivery that a crash cut short.
-fn agree(expected: &State, found: &State) -> bool {
-    (expected.temporary, expected.bound) == (found.temporary, found.bound)
-        && expected.queues.iter().zip(&found.queues).all(|(expected, found)| {
-            expected.len() == found.len()
-                && expected.iter().zip(found).all(|(expected, found)| {
-                    expected.id == found.id
-                        && (found.seen || !expected.seen)
-                        && (expected.failures..=expected.failures + 1).contains(&found.failures)
-                })
-        })
-}
-
-/// Where two states do not agree.
-fn difference(expected: &State, found: &State) -> String {
-    let mut text = String::new();
-    for (queue, (expected, found)) in expected.queues.iter().zip(&found.queues).enumerate() {
-        let show = |places: &[Place]| -> Vec<_> {
-            places.iter().map(|place| (place.id, place.failures, place.seen)).collect()
-        };
-        if show(expected) != show(found) {
-            text += &format!("{:?}\n  {:?}\n  {:?}\n", QUEUES[queue], show(expected), show(found));
-        }
-    }
-    let defined = |state: &State| (state.temporary, state.bound);
-    text + &format!("temporary queue there and bound: {:?}, {:?}\n\n", defined(expected), defined(found))
-}
-
-/// A state with the failures that the broker counts.
-fn with_failures(state: &State, found: &State) -> State {
-    let mut state = state.clone();
-    for (places, found) in state.queues.iter_mut().zip(&found.queues) {
-        for place in places {
-            let same = found.iter().find(|found| found.id == place.id);
-            place.failures = same.map_or(place.failures, |same| same.failures);
-        }
-    }
-    state
-}
-
 fn body(id: u32, vhost: usize, random: &mut Random) -> Vec<u8> {
     // Some are large, so that a life goes through several segments.
     let filler = if random.below(8) == 0 { 50_000 + random.below(70_000) } else { random.below(300) };
@@ -572,15 +476,6 @@ fn body(id: u32, vhost: usize, random: &mut Random) -> Vec<u8> {
     body[..4].copy_from_slice(&id.to_le_bytes());
     body[4] = vhost as u8;
     body
-}
-
-/// The number in a body, of which every byte is right.
-fn check_body(body: &[u8], vhost: usize) -> u32 {
-    let (id, rest) = body.split_first_chunk().unwrap();
-    let id = u32::from_le_bytes(*id);
-    let right = rest[0] == vhost as u8 && rest[1..] == vec![id as u8 ^ vhost as u8; rest.len() - 1];
-    assert!(right, "message {id} has other bytes, or is in vhost {} by mistake", VHOSTS[vhost]);
-    id
 }
 
 fn declare(core: &mut Core) {
@@ -602,7 +497,7 @@ fn declare_queue(core: &mut Core, queue: usize) {
         arguments.insert("x-dead-letter-routing-key".to_owned(), Value::from(QUEUES[DEAD].1));
     }
     if queue == BRIEF {
-        arguments.insert("x-message-ttl".to_owned(), Value::from(TTL_MS as i64));
+        arguments.insert("x-message-ttl".to_owned(), Value::from(TTL_MS.cast_signed()));
     }
     let settings = Settings::from_arguments(true, false, false, &arguments).unwrap();
     let name = QueueName::new(name).unwrap();
@@ -622,37 +517,4 @@ fn bind(core: &mut Core, queue: usize) {
         arguments: Table::new(),
     };
     core.vhost(vhost).bind(&binding, CONNECTION).unwrap();
-}
-
-impl Figures {
-    fn all(&mut self) -> [&mut u64; 16] {
-        [
-            &mut self.lives,
-            &mut self.power_cuts,
-            &mut self.kills,
-            &mut self.orderly_stops,
-            &mut self.recoveries_cut,
-            &mut self.journals_failed,
-            &mut self.requests_cut,
-            &mut self.checkpoints,
-            &mut self.segments_released,
-            &mut self.published,
-            &mut self.confirmed,
-            &mut self.lost_unconfirmed,
-            &mut self.deliveries,
-            &mut self.settled,
-            &mut self.dead_letters,
-            &mut self.purged,
-        ]
-    }
-
-    pub(crate) fn add(mut self, mut other: Self) -> Self {
-        self.all().into_iter().zip(other.all()).for_each(|(sum, more)| *sum += *more);
-        self
-    }
-
-    /// How often the rarest thing happened.
-    pub(crate) fn least(mut self) -> u64 {
-        self.all().into_iter().map(|figure| *figure).min().unwrap_or_default()
-    }
 }

@@ -7,12 +7,15 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
+    clippy::disallowed_methods,
     reason = "all of this is a test, though not every function of it is marked as one"
 )]
 
 mod checkpoint;
 mod core;
+mod figures;
 mod life;
+mod look;
 mod model;
 #[path = "../crash/random.rs"]
 #[allow(dead_code, reason = "seeds are counted here, not drawn")]
@@ -20,7 +23,7 @@ mod random;
 
 use std::time::Instant;
 
-use life::Figures;
+use figures::Figures;
 
 const SEEDS_DEFAULT: u64 = 2000;
 

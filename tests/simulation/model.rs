@@ -78,7 +78,9 @@ impl State {
     fn restarted(mut self) -> Self {
         for queue in &mut self.queues {
             queue.retain(|place| place.persistent);
-            queue.iter_mut().for_each(|place| place.held = false);
+            for place in queue {
+                place.held = false;
+            }
         }
         self
     }
@@ -91,7 +93,9 @@ impl State {
 
     pub(crate) fn expire(&mut self, now_ms: u64) {
         for place in self.due(now_ms) {
-            moved(place, now_ms).iter().for_each(|change| self.apply(change));
+            for change in moved(place, now_ms) {
+                self.apply(&change);
+            }
         }
     }
 }
@@ -140,7 +144,9 @@ impl Model {
                 if cut {
                     possible.push(state.clone());
                 }
-                group.iter().for_each(|change| state.apply(change));
+                for change in group {
+                    state.apply(change);
+                }
             }
             if cut {
                 break;
@@ -150,9 +156,9 @@ impl Model {
         // What a client has seen it has seen, whatever became of the journal.
         let changes = || self.requests.iter().flat_map(|request| request.groups.iter().flatten());
         for state in &mut possible {
-            changes()
-                .filter(|change| matches!(change, Change::Seen(..)))
-                .for_each(|change| state.apply(change));
+            for change in changes().filter(|change| matches!(change, Change::Seen(..))) {
+                state.apply(change);
+            }
         }
         possible.into_iter().map(State::restarted).collect()
     }

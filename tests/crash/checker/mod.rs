@@ -5,9 +5,10 @@ mod queues;
 mod verdict;
 
 use std::collections::HashMap;
-use std::time::Instant;
 
 pub(crate) use verdict::{Figures, Rule, Verdict, Violation};
+
+use tokio::time::Instant;
 
 use crate::history::{Entry, Event, Held, Id};
 use crate::model::{QUEUES, ROUTES, SMALL, chain_behind};

@@ -419,9 +419,9 @@ pub(super) fn miscount_ready(history: &mut Vec<Entry>, random: &mut Random) -> O
     let at = any(&found, random)?;
     let Event::Counted { messages, .. } = &mut history[at].event else { return None };
     if random.below(2) == 0 {
-        *messages += 1
+        *messages += 1;
     } else {
-        *messages -= 1
+        *messages -= 1;
     }
     Some(())
 }
