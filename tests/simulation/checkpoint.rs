@@ -69,12 +69,12 @@ pub(crate) fn load(disk: &SimDisk) -> Result<Checkpoint, redb::Error> {
 
 /// As `Checkpoint::save`.
 pub(crate) fn save(disk: &SimDisk, checkpoint: &Checkpoint) -> Result<(), redb::Error> {
-    if exists(disk) {
-        return checkpoint.write_to(&open(disk, PATH, false)?);
-    }
     let new = "/data/definitions.new";
-    checkpoint.write_to(&open(disk, new, true)?)?;
     let last = |outcome: io::Result<()>| outcome.map_err(redb::Error::Io);
+    if disk.files().iter().any(|path| path == Path::new(new)) {
+        last(disk.remove(Path::new(new)))?;
+    }
+    checkpoint.write_to(&open(disk, new, true)?)?;
     last(disk.rename(Path::new(new), Path::new(PATH)))?;
     last(disk.sync_dir(Path::new(DIR)))
 }

@@ -62,8 +62,20 @@ pub(crate) struct Simulation {
     unconfirmed: Vec<(Position, u64)>,
 }
 
+/// Says which seed it was, whatever panics.
+struct Running(u64);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("FAILED: LEVERET_SEED={} brings it back", self.0);
+        }
+    }
+}
+
 /// Runs one seed, and panics with it at the first violation.
 pub(crate) fn run(seed: u64) -> Figures {
+    let _running = Running(seed);
     let mut random = Random::new(seed);
     let disk = SimDisk::new(random.next());
     let mut simulation = Simulation {

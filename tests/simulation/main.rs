@@ -31,6 +31,12 @@ fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|value| value.parse().ok())
 }
 
+/// A sync fails while a checkpoint is saved, and the power is cut a life later.
+#[test]
+fn a_checkpoint_whose_sync_failed_is_never_believed() {
+    life::run(3634);
+}
+
 #[test]
 fn whatever_a_power_cut_takes_the_broker_has_what_it_confirmed_and_nothing_that_was_settled() {
     if let Some(seed) = variable("LEVERET_SEED") {

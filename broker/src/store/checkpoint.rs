@@ -36,19 +36,18 @@ impl Checkpoint {
 
     /// Replaces the checkpoint: after a crash it is either the old one or this.
     pub fn save(&self, path: &Path) -> Result<(), CheckpointError> {
-        if path.exists() {
-            return self.write(path).map_err(CheckpointError);
-        }
-        // A database that was killed while it was made cannot be opened again, so the first one is made elsewhere.
+        // In a file of its own each time. A database that was killed while it was made cannot be opened again. And one
+        // whose sync failed must never be believed: the page cache shows what that sync has dropped, until a power cut
+        // leaves a file that cannot be read.
         let new = path.with_extension("new");
         let failed = |error: std::io::Error| CheckpointError(error.into());
         if new.exists() {
             std::fs::remove_file(&new).map_err(failed)?;
         }
         self.write(&new).map_err(CheckpointError)?;
-        crash_point("checkpoint.first.written");
+        crash_point("checkpoint.written");
         std::fs::rename(&new, path).map_err(failed)?;
-        crash_point("checkpoint.first.renamed");
+        crash_point("checkpoint.renamed");
         match path.parent() {
             Some(folder) => std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed),
             None => Ok(()),
