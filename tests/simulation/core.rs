@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use leveret_broker::queue::{ConnectionId, Queue, Work};
-use leveret_broker::store::{Checkpoint, Pins, Progress, ProgressReporter, Replay, Store};
-use leveret_broker::topology::{Alarms, Definition, Topology, Vhost, VhostLimits, compact};
+use leveret_broker::store::{Checkpoint, Memory, Pins, Progress, ProgressReporter, Replay, Store};
+use leveret_broker::topology::{Alarms, Definition, Readers, Topology, Vhost, VhostLimits, compact};
 use leveret_journal::{Journal, OpenError, Options, Position, Recovery, SimDisk, Stepper};
 use leveret_protocol::VhostName;
 use tokio::sync::watch;
@@ -14,6 +14,7 @@ use crate::checkpoint;
 
 /// Small, but large enough for the groups that the store makes.
 const SEGMENT_BYTES: u64 = 512 << 10;
+const MEMORY_BYTES: u64 = 20_000;
 const JOURNAL: &str = "/data/journal";
 pub(crate) const VHOSTS: [&str; 2] = ["/", "other"];
 /// All that is done is done by one connection.
@@ -46,7 +47,7 @@ impl Core {
     /// Starts as the broker does.
     pub(crate) fn open(disk: &SimDisk, seed: u64, now_ms: u64) -> Result<Self, Failed> {
         let pins = Arc::new(Pins::new(SEGMENT_BYTES));
-        let mut replay = Replay::new(Arc::clone(&pins));
+        let mut replay = Replay::new(Arc::clone(&pins), now_ms);
         let (reporter, progress) = ProgressReporter::new();
         let options = Options { segment_bytes: SEGMENT_BYTES, ..Options::new(JOURNAL, seed) };
         let opened = Journal::open_stepped(Arc::new(disk.clone()), options, reporter, &mut |record| {
@@ -62,9 +63,12 @@ impl Core {
                 other => Failed::Wrong(format!("the checkpoint: {other}")),
             })?;
         let recovered = replay.finish(position);
-        let store = Store::new(journal, pins, progress.clone());
+        // In every other life nearly all messages leave memory, and are read back.
+        let memory = Memory::new(if seed.is_multiple_of(2) { u64::MAX } else { MEMORY_BYTES });
+        let store = Store::new(journal, pins, memory, progress.clone());
         let limits = VhostLimits { queues_max: 100, exchanges_max: 100, bindings_max: 100 };
-        let topology = Topology::new(Arc::clone(&store), Arc::new(Alarms::default()), limits);
+        let (alarms, readers) = (Arc::new(Alarms::default()), Arc::new(Readers::default()));
+        let topology = Topology::new(Arc::clone(&store), alarms, readers, limits);
         let mut work = Work::default();
         work.now_ms = now_ms;
         let records = definitions.iter().chain(&recovered.definitions);

@@ -53,6 +53,8 @@ pub(crate) struct Simulation {
     now_ms: u64,
     next_id: u32,
     figures: Figures,
+    /// The process ends after so many calls of the disk.
+    stops_after: u64,
     /// Of this life.
     inbox: Arc<Inbox>,
     consumer: Option<HolderId>,
@@ -86,6 +88,7 @@ pub(crate) fn run(seed: u64) -> Figures {
         now_ms: 1_000_000,
         next_id: 0,
         figures: Figures::default(),
+        stops_after: u64::MAX,
         inbox: Arc::default(),
         consumer: None,
         holders: [None; QUEUES.len()],
@@ -179,8 +182,14 @@ impl Simulation {
         self.arm();
         let requests = 10 + self.random.below(40);
         for _ in 0..requests {
+            // A process that has ended reads nothing either.
+            if self.disk.calls() >= self.stops_after {
+                break;
+            }
             self.request(&mut core);
-            self.harvest(&mut core);
+            if self.disk.calls() < self.stops_after {
+                self.harvest(&mut core);
+            }
             if self.random.below(3) == 0 {
                 self.step(&mut core);
             }
@@ -200,8 +209,13 @@ impl Simulation {
 
     /// The disk is to fail at some call, or not.
     fn arm(&mut self) {
+        self.stops_after = u64::MAX;
         match self.random.below(5) {
-            0 => self.disk.stop_after(self.disk.calls() + self.random.below(80)),
+            0 => {
+                let calls = self.disk.calls() + self.random.below(80);
+                self.stops_after = calls;
+                self.disk.stop_after(calls);
+            }
             1 => {
                 let calls = [Call::Write, Call::Sync, Call::Sync, Call::SyncDir, Call::Rename];
                 let call = calls[self.random.below(5) as usize];
@@ -358,6 +372,11 @@ impl Simulation {
 
     /// What the consumer was given.
     fn harvest(&mut self, core: &mut Core) {
+        if let Some(queue) = core.queue(QUEUES[CONSUMED].0, QUEUES[CONSUMED].1) {
+            // What the readers do as soon as they are asked.
+            queue.read(&mut core.work).unwrap();
+            core.vhost(QUEUES[CONSUMED].0).finish(&mut core.work);
+        }
         let deliveries = std::mem::take(&mut *self.inbox.0.lock());
         for delivery in deliveries {
             self.delivered(CONSUMED, &delivery, core.store.end());
@@ -425,7 +444,7 @@ impl Simulation {
             credit: Credit::Unsettled(PREFETCH),
         };
         let inbox = Arc::clone(&self.inbox) as Arc<dyn Recipient>;
-        self.consumer = queue.subscribe(spec, inbox, &mut core.work, || {}).unwrap().ok();
+        self.consumer = queue.subscribe(spec, None, inbox, &mut core.work, || {}).unwrap().ok();
     }
 
     fn purge(&mut self, core: &mut Core) {
