@@ -246,9 +246,18 @@ const REFUSED_FILES: &[(&str, &str)] = &[
          (16448 KiB); raise limits.frame_bytes_max to 20544 KiB, or lower limits.message_bytes_max to 16 MiB",
     ),
     (
+        "[journal]\nsegment_bytes = \"48 MiB\"",
+        "leveret.toml:2: journal.segment_bytes: 48 MiB is not a power of two, as a segment must be; write 32 MiB or \
+         64 MiB",
+    ),
+    (
+        "[journal]\nsegment_bytes = \"2 GiB\"",
+        "leveret.toml:2: journal.segment_bytes: 2 GiB is out of range; write 8 KiB to 1 GiB",
+    ),
+    (
         "[journal]\nsegment_bytes = \"16 MiB\"",
         "leveret.toml:2: limits.message_bytes_max: a message of 16 MiB and 64 KiB for its names do not fit into half a \
-         segment (8 MiB); raise journal.segment_bytes to 32896 KiB, or lower limits.message_bytes_max to 8128 KiB",
+         segment (8 MiB); raise journal.segment_bytes to 64 MiB, or lower limits.message_bytes_max to 8128 KiB",
     ),
     ("[[users]]\npassword = \"x\"", "leveret.toml:1: users: this user has no name; add name = \"...\""),
     (

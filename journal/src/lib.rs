@@ -47,7 +47,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::commit::{Committer, Counters, Shared};
 use crate::error::During as _;
-use crate::segment::{Folder, Layout, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+use crate::segment::{Folder, Layout};
 use crate::stage::{Staging, Stop};
 
 pub use disk::{Disk, DiskFile, DiskLock, RealDisk};
@@ -55,6 +55,7 @@ pub use error::{CommitError, Damage, DiskError, OpenError, ReadError, ReplayErro
 pub use position::{Position, Synced};
 pub use record::{Record, group_bytes};
 pub use recovery::Recovery;
+pub use segment::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 #[cfg(feature = "sim")]
 pub use sim::{Call, Loss, SimDisk};
 pub use stage::Group;

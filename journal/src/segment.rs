@@ -14,10 +14,10 @@ use crate::path::{self, Name};
 
 /// Bytes before a segment's first block: a page of its own, so that no later write touches the header.
 pub(crate) const SEGMENT_HEADER_BYTES: u64 = 4096;
-/// The smallest segment: its header and one page.
-pub(crate) const SEGMENT_BYTES_MIN: u64 = 8 << 10;
-/// The largest segment: lengths in a block are 32 bits, and one group may be read into memory as a whole.
-pub(crate) const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+/// The smallest segment, in bytes: its header and one page.
+pub const SEGMENT_BYTES_MIN: u64 = 8 << 10;
+/// The largest segment, in bytes: lengths in a block are 32 bits, and one group may be read into memory as a whole.
+pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 
 const MAGIC: [u8; 8] = *b"LVRTJRNL";
 const VERSION: u32 = 1;

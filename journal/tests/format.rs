@@ -1,4 +1,4 @@
-//! The format on disk, as the README has it: what the folder `golden` has is written, byte for byte, and read.
+//! The format on disk, as the README has it: what the folder `golden/v1` has is written, byte for byte, and read.
 //!
 //! If this fails the format has changed: then it needs a new version number and a folder of its own, and this one must
 //! still be read.
@@ -33,7 +33,7 @@ fn write(dir: &Path) -> Vec<Stored> {
 }
 
 fn golden(dir: &str) -> Vec<(PathBuf, PathBuf)> {
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1");
     ["0000000000000001.segment", "0000000000000002.segment"]
         .map(|name| (golden.join(name), Path::new(dir).join(name)))
         .to_vec()

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use leveret_journal::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use leveret_protocol::FRAME_BYTES_MIN;
 
 use super::value::{Bytes, Count, Kind, Time};
@@ -15,6 +16,8 @@ use crate::auth::GUEST;
 /// What a message needs in a frame or in the journal beside its body and properties, at most: its exchange and
 /// its routing keys, in bytes.
 pub const MESSAGE_EXTRA_BYTES: usize = 64 * KIB;
+
+const SEGMENT_BYTES: &str = "journal.segment_bytes";
 
 const GIB: usize = 1024 * MIB;
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -56,19 +59,23 @@ impl Config {
         let needed = message.saturating_add(MESSAGE_EXTRA_BYTES);
         let homes = [
             ("limits.frame_bytes_max", self.limits.frame_bytes_max, 1, "a frame"),
-            ("journal.segment_bytes", self.journal.segment_bytes, 2, "half a segment"),
+            (SEGMENT_BYTES, self.journal.segment_bytes, 2, "half a segment"),
             ("journal.staged_bytes_max", self.journal.staged_bytes_max, 1, "what may wait for the disk"),
         ];
         for (key, bytes, share, home) in homes {
             let room = bytes / share;
             if needed > room {
+                let enough = match key {
+                    SEGMENT_BYTES => needed.saturating_mul(share).checked_next_power_of_two(),
+                    _ => needed.checked_mul(share),
+                };
                 let reason = format!(
                     "a message of {} and {} for its names do not fit into {home} ({}); raise {key} to {}, or lower \
                      limits.message_bytes_max to {}",
                     Bytes::show(&message),
                     Bytes::show(&MESSAGE_EXTRA_BYTES),
                     Bytes::show(&room),
-                    Bytes::show(&needed.saturating_mul(share)),
+                    Bytes::show(&enough.unwrap_or(usize::MAX)),
                     Bytes::show(&room.saturating_sub(MESSAGE_EXTRA_BYTES)),
                 );
                 return Err(conflict("limits.message_bytes_max", Some(key), reason));
@@ -152,7 +159,14 @@ impl Limits {
 
 impl JournalOptions {
     fn check(&self) -> Result<(), Conflict> {
-        within::<Bytes>("journal.segment_bytes", &self.segment_bytes, MIB..=4 * GIB)?;
+        let (least, most) = (SEGMENT_BYTES_MIN as usize, SEGMENT_BYTES_MAX as usize);
+        within::<Bytes>(SEGMENT_BYTES, &self.segment_bytes, least..=most)?;
+        if !self.segment_bytes.is_power_of_two() {
+            let above = self.segment_bytes.next_power_of_two();
+            let [value, below, above] = [self.segment_bytes, above / 2, above].map(|bytes| Bytes::show(&bytes));
+            let reason = format!("{value} is not a power of two, as a segment must be; write {below} or {above}");
+            return Err(conflict(SEGMENT_BYTES, None, reason));
+        }
         within::<Bytes>("journal.staged_bytes_max", &self.staged_bytes_max, MIB..=4 * GIB)
     }
 }

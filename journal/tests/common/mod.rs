@@ -51,11 +51,20 @@ pub fn open(disk: &SimDisk, seed: u64) -> Result<Opened, OpenError> {
 }
 
 pub fn open_on(disk: Arc<dyn Disk>, dir: &Path, seed: u64) -> Result<Opened, OpenError> {
+    open_as(disk, options(dir, seed))
+}
+
+/// With segments of another size.
+pub fn open_with(disk: &SimDisk, seed: u64, segment_bytes: u64) -> Result<Opened, OpenError> {
+    open_as(Arc::new(disk.clone()), Options { segment_bytes, ..options(Path::new(DIR), seed) })
+}
+
+pub fn open_as(disk: Arc<dyn Disk>, options: Options) -> Result<Opened, OpenError> {
     let told = Arc::new(Told::default());
     let mut records = Vec::new();
     let observer = Arc::clone(&told) as Arc<dyn Observer>;
     let (journal, stepper, recovery) =
-        Journal::open_stepped(disk, options(dir, seed), observer, &mut |record| {
+        Journal::open_stepped(disk, options, observer, &mut |record| {
             records.push((record.position, record.kind, record.payload.to_vec()));
             Ok(())
         })?;
