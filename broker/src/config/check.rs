@@ -163,8 +163,10 @@ impl JournalOptions {
         within::<Bytes>(SEGMENT_BYTES, &self.segment_bytes, least..=most)?;
         if !self.segment_bytes.is_power_of_two() {
             let above = self.segment_bytes.next_power_of_two();
-            let [value, below, above] = [self.segment_bytes, above / 2, above].map(|bytes| Bytes::show(&bytes));
-            let reason = format!("{value} is not a power of two, as a segment must be; write {below} or {above}");
+            let [value, below, above] =
+                [self.segment_bytes, above / 2, above].map(|bytes| Bytes::show(&bytes));
+            let reason =
+                format!("{value} is not a power of two, as a segment must be; write {below} or {above}");
             return Err(conflict(SEGMENT_BYTES, None, reason));
         }
         within::<Bytes>("journal.staged_bytes_max", &self.staged_bytes_max, MIB..=4 * GIB)

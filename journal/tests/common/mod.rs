@@ -63,11 +63,10 @@ pub fn open_as(disk: Arc<dyn Disk>, options: Options) -> Result<Opened, OpenErro
     let told = Arc::new(Told::default());
     let mut records = Vec::new();
     let observer = Arc::clone(&told) as Arc<dyn Observer>;
-    let (journal, stepper, recovery) =
-        Journal::open_stepped(disk, options, observer, &mut |record| {
-            records.push((record.position, record.kind, record.payload.to_vec()));
-            Ok(())
-        })?;
+    let (journal, stepper, recovery) = Journal::open_stepped(disk, options, observer, &mut |record| {
+        records.push((record.position, record.kind, record.payload.to_vec()));
+        Ok(())
+    })?;
     assert_eq!(recovery.records, records.len() as u64);
     assert!(records.is_sorted_by(|a, b| a.0 < b.0), "replayed in order");
     Ok(Opened { journal, stepper, recovery, records, told })

@@ -1,0 +1,4 @@
+//! What the disk keeps, and what happens when it does not.
+
+mod durability;
+mod formats;
