@@ -72,6 +72,12 @@ impl BlockHeader {
         (fits && ours && checksum == Some(rest.get_u32_le())).then_some(header)
     }
 
+    /// As [`BlockHeader::decode`], whatever the epoch is: only for a place where nobody but the journal writes.
+    pub(crate) fn decode_of_any_epoch(bytes: &[u8], position: u64, room: u64) -> Option<Self> {
+        let epoch = u64::from_le_bytes(*bytes.get(8..)?.first_chunk()?);
+        Self::decode(bytes, epoch, position, room)
+    }
+
     pub(crate) fn end(&self) -> u64 {
         self.position + u64::from(self.length)
     }

@@ -23,6 +23,10 @@ pub trait Disk: Send + Sync + 'static {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// Opens a file that exists.
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+    /// Opens a file that exists, for reading only.
+    fn open_to_read(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        self.open(path)
+    }
     /// Makes an empty file, or empties it.
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
     /// Renames a file.
@@ -33,6 +37,11 @@ pub trait Disk: Send + Sync + 'static {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Locks a file, making it if need be. `None` if somebody else has it.
     fn lock(&self, path: &Path) -> io::Result<Option<DiskLock>>;
+    /// Locks a file that exists against those who [`Disk::lock`] it, not against each other; changes nothing. `None` if
+    /// somebody has locked it.
+    fn lock_to_read(&self, path: &Path) -> io::Result<Option<DiskLock>> {
+        self.lock(path)
+    }
 }
 
 /// An open file.
@@ -76,6 +85,10 @@ impl Disk for RealDisk {
         Ok(Box::new(OpenOptions::new().read(true).write(true).open(path)?))
     }
 
+    fn open_to_read(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(File::open(path)?))
+    }
+
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         Ok(Box::new(OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?))
     }
@@ -94,11 +107,20 @@ impl Disk for RealDisk {
 
     fn lock(&self, path: &Path) -> io::Result<Option<DiskLock>> {
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(file))),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(error),
-        }
+        locked(file.try_lock(), file)
+    }
+
+    fn lock_to_read(&self, path: &Path) -> io::Result<Option<DiskLock>> {
+        let file = File::open(path)?;
+        locked(file.try_lock_shared(), file)
+    }
+}
+
+fn locked(outcome: Result<(), TryLockError>, file: File) -> io::Result<Option<DiskLock>> {
+    match outcome {
+        Ok(()) => Ok(Some(Box::new(file))),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 

@@ -93,7 +93,14 @@ pub enum OpenError {
         /// Ours.
         supported: u32,
     },
-    /// What was synced is no longer there. Nothing is skipped and nothing guessed: restore the file.
+    /// There are segments, and neither their headers nor their sizes tell how large a segment is.
+    #[error("nothing in {} tells how large a segment is: all headers are damaged, and no file is whole", dir.display())]
+    NoSegmentBytes {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// What was synced is no longer there. Nothing is skipped and nothing guessed: restore the file, or let
+    /// [`salvage`](crate::salvage()) give it up.
     #[error(transparent)]
     Damaged(#[from] Damage),
     /// The caller could not take a record.

@@ -29,13 +29,13 @@ mod position;
 mod read;
 mod record;
 mod recovery;
+mod salvage;
 mod scan;
 mod segment;
 #[cfg(feature = "sim")]
 mod sim;
 mod stage;
-#[cfg(feature = "sim")]
-mod stepper;
+mod survey;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -53,14 +53,14 @@ use crate::stage::{Staging, Stop};
 pub use disk::{Disk, DiskFile, DiskLock, RealDisk};
 pub use error::{CommitError, Damage, DiskError, OpenError, ReadError, ReplayError, StageError};
 pub use position::{Position, Synced};
-pub use record::{Record, group_bytes};
+pub use record::{LOST, Record, group_bytes};
 pub use recovery::Recovery;
+pub use salvage::salvage;
 pub use segment::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 #[cfg(feature = "sim")]
-pub use sim::{Call, Loss, SimDisk};
+pub use sim::{Call, Loss, SimDisk, Stepper};
 pub use stage::Group;
-#[cfg(feature = "sim")]
-pub use stepper::Stepper;
+pub use survey::{Lost, SegmentFigures, Survey, survey};
 
 /// How a journal is kept.
 #[derive(Debug, Clone)]

@@ -8,6 +8,11 @@ use bytes::{Buf as _, BufMut as _};
 
 use crate::Position;
 
+/// The kind of a record that stands where damage was when the journal was salvaged. Whoever replays it knows that
+/// records may be missing between its position and the end of its payload, which is all zeros. The journal writes it
+/// only then; a caller's kinds begin at 1.
+pub const LOST: u8 = 0;
+
 /// Bytes before a record's payload.
 pub(crate) const RECORD_HEADER_BYTES: usize = 12;
 /// Records start at multiples of this, so that a position fits fewer bits in an index.

@@ -9,7 +9,7 @@ use crate::block::{self, BLOCK_HEADER_BYTES, BlockHeader, BlockKind};
 use crate::error::{DiskError, During as _, OpenError};
 use crate::faults::{crash_point, mutant};
 use crate::path;
-use crate::scan::{self, Replay, Scan};
+use crate::scan::{self, OnDamage, Replay, Scan};
 use crate::segment::{Folder, Segment};
 
 /// The number of the first segment, so that no record is ever at position 0.
@@ -53,7 +53,7 @@ pub(crate) fn recover(folder: &Folder, replay: &mut Replay<'_>) -> Result<Recove
             segments.push(folder.open(number)?);
         }
     }
-    let scan = scan::scan(folder.layout, &segments, replay)?;
+    let scan = scan::scan(folder.layout, &segments, OnDamage::Refuse, replay)?;
     crash_point("journal.recovery.scanned");
     Ok(repair(folder, segments, &scan, spares)?)
 }
@@ -91,16 +91,21 @@ fn repair(
         spares.retain(|spare| *spare != path::spare(&folder.dir, active.number));
     }
     let first = segments.first().map_or(active.number, |segment| segment.number);
-    let report = Recovery {
-        clean: scan.clean_mark.is_some(),
-        first: Position(folder.layout.first_block(first)),
+    let report = report(scan, Position(folder.layout.first_block(first)), segments.len() + 1);
+    crash_point("journal.recovery.repaired");
+    Ok(Recovered { report, sealed: segments, active, spares })
+}
+
+/// What a scan found, in a journal that begins at `first`.
+pub(crate) fn report(scan: &Scan, first: Position, segments: usize) -> Recovery {
+    Recovery {
+        clean: scan.clean_mark.is_some() || segments == 0,
+        first,
         end: Position(scan.end),
         records: scan.records,
         torn_bytes: scan.torn_bytes,
-        segments: segments.len() as u64 + 1,
-    };
-    crash_point("journal.recovery.repaired");
-    Ok(Recovered { report, sealed: segments, active, spares })
+        segments: segments as u64,
+    }
 }
 
 /// Replaces the mark of the clean stop by a block without records, and syncs it: from now on this is a journal in use,

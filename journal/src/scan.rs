@@ -4,16 +4,27 @@
 //! block starts is usually just the end. It is damage if, and only if, a later block says that this place had been synced
 //! when it was written.
 
+use std::ops::Range;
+
 use crate::Position;
 use crate::block::{BLOCK_HEADER_BYTES, BlockHeader, BlockKind};
-use crate::error::{DiskError, During as _, OpenError, ReplayError};
-use crate::record::{self, Record};
+use crate::error::{Damage, DiskError, During as _, OpenError, ReplayError};
+use crate::record::{self, LOST, RECORD_HEADER_BYTES, Record, RecordHeader};
 use crate::segment::{Layout, Segment};
 
 /// Bytes that are read at once.
 const WINDOW_BYTES: usize = 1 << 20;
 
 pub(crate) type Replay<'a> = dyn FnMut(Record<'_>) -> Result<(), ReplayError> + 'a;
+
+/// What is done about damage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnDamage {
+    /// The scan ends with the error.
+    Refuse,
+    /// It is noted, what is still intact inside is replayed, and the scan goes on behind it.
+    Pass,
+}
 
 /// Where a journal ends, and how.
 #[derive(Debug)]
@@ -27,6 +38,29 @@ pub(crate) struct Scan {
     pub(crate) torn_bytes: u64,
     /// The mark of a clean stop, if it is the last block and nothing of a later one is there.
     pub(crate) clean_mark: Option<u64>,
+    /// Where blocks are damaged, in order.
+    pub(crate) spans: Vec<DamagedSpan>,
+    /// What each segment has, by its index.
+    pub(crate) contents: Vec<Contents>,
+}
+
+/// From where a block should start to where one starts again, or should.
+#[derive(Debug)]
+pub(crate) struct DamagedSpan {
+    /// Of the segment.
+    pub(crate) index: usize,
+    pub(crate) range: Range<u64>,
+    /// What the header of a block here has to say was synced.
+    pub(crate) synced: u64,
+    pub(crate) damage: Damage,
+}
+
+/// What a segment has.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Contents {
+    pub(crate) records: u64,
+    /// Bytes of valid blocks.
+    pub(crate) bytes: u64,
 }
 
 /// The first place where no valid block starts: the index of its segment, and the position.
@@ -37,110 +71,249 @@ struct Gap {
 }
 
 /// Replays all records of the journal's segments.
-pub(crate) fn scan(layout: Layout, segments: &[Segment], replay: &mut Replay<'_>) -> Result<Scan, OpenError> {
-    let mut window = Window::new(layout);
+pub(crate) fn scan(
+    layout: Layout,
+    segments: &[Segment],
+    on_damage: OnDamage,
+    replay: &mut Replay<'_>,
+) -> Result<Scan, OpenError> {
     let end = segments.first().map_or(0, |segment| layout.first_block(segment.number));
-    let mut found = Scan { last: 0, end, records: 0, torn_bytes: 0, clean_mark: None };
+    let found = Scan {
+        last: 0,
+        end,
+        records: 0,
+        torn_bytes: 0,
+        clean_mark: None,
+        spans: Vec::new(),
+        contents: vec![Contents::default(); segments.len()],
+    };
+    let mut scanner = Scanner { segments, window: Window::new(layout), found, replay };
     let mut gap = Gap { index: 0, position: end };
-    for (index, segment) in segments.iter().enumerate() {
-        let first_block = layout.first_block(segment.number);
-        if index > 0 {
-            match window.header(segment, first_block)? {
-                Some(header) if header.synced == found.end => {}
-                Some(header) => return Err(damage(layout, segments, gap, header.position)),
-                None => break,
-            }
+    loop {
+        scanner.walk(&mut gap)?;
+        if scanner.goes_on_in_next(gap)? {
+            gap = scanner.start_of(gap.index + 1);
+            continue;
         }
-        gap = Gap { index, position: first_block };
-        if walk(&mut window, segment, &mut gap, &mut found, replay)? == Walked::ToTornBlock {
-            break;
+        let Some(witness) = scanner.look_behind(gap)? else { break };
+        let damage = scanner.damage(gap, witness);
+        if on_damage == OnDamage::Refuse {
+            return Err(damage.into());
         }
+        gap = scanner.pass(gap, damage)?;
     }
-    look_behind(&mut window, segments, gap, &mut found)?;
+    let mut found = scanner.found;
     if found.torn_bytes > 0 {
         found.clean_mark = None;
     }
     Ok(found)
 }
 
-#[derive(PartialEq, Eq)]
-enum Walked {
-    ToEnd,
-    /// A block starts there, but its body is not intact.
-    ToTornBlock,
-}
-
-/// Replays the blocks of one segment, and moves the gap and the end behind each. A segment without a whole block is not
-/// part of the journal: the one before it is still the last.
-fn walk(
-    window: &mut Window,
-    segment: &Segment,
-    gap: &mut Gap,
-    found: &mut Scan,
-    replay: &mut Replay<'_>,
-) -> Result<Walked, OpenError> {
-    let layout = window.layout;
-    while let Some(header) = window.header(segment, gap.position)? {
-        let block = window.bytes(segment, header.position, header.length as usize)?;
-        let mut rest = block.get(BLOCK_HEADER_BYTES..).unwrap_or_default();
-        if !header.body_is_intact(rest) {
-            return Ok(Walked::ToTornBlock);
-        }
-        for _ in 0..header.records {
-            let position = header.end() - rest.len() as u64;
-            let (record, payload, after) = record::split_first(rest)
-                .filter(|(record, payload, _)| record.is_intact(payload, segment.epoch, position))
-                .ok_or_else(|| {
-                    segment.damage(layout, position, "a record, as its block is intact".to_owned())
-                })?;
-            let position = Position(position);
-            replay(Record { position, kind: record.kind, payload })
-                .map_err(|reason| OpenError::Replay { position, reason })?;
-            rest = after;
-            found.records += 1;
-        }
-        found.clean_mark = (header.kind == BlockKind::CleanStop).then_some(header.position);
-        (found.last, found.end) = (gap.index, header.end());
-        gap.position = found.end;
-    }
-    Ok(Walked::ToEnd)
-}
-
-/// Looks for blocks from the gap on. Each says what had been synced when it was written: if the gap had been, then what
-/// was there is damaged. They serve for nothing else, and are never replayed.
+/// The parts of the damaged block or blocks in `bytes`, which begin at `position` with a block's header: records that are
+/// intact, and what is not between them. Together the parts are all but that header.
 ///
-/// A valid header tells where its block ends, and nothing inside is looked at. Where there is none, the next multiple of 8
-/// is tried: bytes of a payload would have to contain the segment's epoch, which no client knows, and the position at
-/// which they happen to be; and then the journal refuses to open, but still replays nothing wrong.
-fn look_behind(
-    window: &mut Window,
-    segments: &[Segment],
-    gap: Gap,
-    found: &mut Scan,
-) -> Result<(), OpenError> {
-    let layout = window.layout;
-    for segment in segments.iter().skip(gap.index) {
-        let start = gap.position.max(layout.first_block(segment.number));
-        let mut position = start;
-        while let Some(header) = window.find_header(segment, position)? {
-            if header.synced > gap.position {
-                return Err(damage(layout, segments, gap, header.position));
+/// A record's checksum has the segment's epoch and its own position in it, so that nothing inside of a payload can be
+/// taken for one.
+pub(crate) fn intact_parts(bytes: &[u8], epoch: u64, position: u64) -> Vec<(Range<usize>, Option<u8>)> {
+    // What is not a record is looked at again at the next multiple of 8. A payload that is full of record marks must not
+    // make that take for ever.
+    let mut patience = bytes.len().saturating_mul(16);
+    let mut parts = Vec::new();
+    let mut lost_from = BLOCK_HEADER_BYTES.min(bytes.len());
+    let mut at = lost_from;
+    while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty() && patience > 0) {
+        let header = RecordHeader::decode(rest);
+        let payload = header.and_then(|header| {
+            let whole = rest.get(..header.whole_bytes())?;
+            Some((header, whole.get(RECORD_HEADER_BYTES..)?.get(..header.length)?))
+        });
+        patience = patience.saturating_sub(payload.map_or(0, |(header, _)| header.length));
+        match payload.filter(|(header, payload)| header.is_intact(payload, epoch, position + at as u64)) {
+            // A gap that is too small for a record of its own cannot be marked.
+            Some((header, _)) if at == lost_from || at - lost_from >= RECORD_HEADER_BYTES => {
+                if at > lost_from {
+                    parts.push((lost_from..at, None));
+                }
+                let end = at + header.whole_bytes();
+                parts.push((at..end, Some(header.kind)));
+                (at, lost_from) = (end, end);
             }
-            position = header.end();
+            _ => at += record::ALIGNMENT,
         }
-        found.torn_bytes += position - start;
     }
-    Ok(())
+    if lost_from < bytes.len() {
+        // As above: what is too small to be marked takes the record before it along.
+        let too_small = bytes.len() - lost_from < RECORD_HEADER_BYTES;
+        let before = if too_small { parts.pop() } else { None };
+        parts.push((before.map_or(lost_from, |(range, _)| range.start)..bytes.len(), None));
+    }
+    parts
 }
 
-/// The block at `witness` says that what should be at the gap had been synced.
-fn damage(layout: Layout, segments: &[Segment], gap: Gap, witness: u64) -> OpenError {
-    let witness = Position(witness);
-    let expected = format!(
-        "a block here, or at the start of the next segment: the block at {witness} was written after it had been synced"
-    );
-    let damage = segments.get(gap.index).map(|segment| segment.damage(layout, gap.position, expected));
-    damage.unwrap_or_default().into()
+/// The length of the payload of the record that stands for lost bytes.
+pub(crate) fn lost_payload_bytes(bytes: usize) -> usize {
+    bytes.saturating_sub(RECORD_HEADER_BYTES)
+}
+
+struct Scanner<'a, 'b> {
+    segments: &'a [Segment],
+    window: Window,
+    found: Scan,
+    replay: &'a mut Replay<'b>,
+}
+
+impl Scanner<'_, '_> {
+    fn segment(&self, index: usize) -> Option<&Segment> {
+        self.segments.get(index)
+    }
+
+    fn start_of(&self, index: usize) -> Gap {
+        let first_block = |segment: &Segment| self.window.layout.first_block(segment.number);
+        Gap { index, position: self.segment(index).map_or(self.found.end, first_block) }
+    }
+
+    /// The header of the first block of a segment.
+    fn first_header(&mut self, index: usize) -> Result<Option<BlockHeader>, DiskError> {
+        let Some(segment) = self.segments.get(index) else { return Ok(None) };
+        self.window.header(segment, self.window.layout.first_block(segment.number))
+    }
+
+    /// Replays the blocks of one segment, and moves the gap and the end behind each. A segment without a whole block is
+    /// not part of the journal: the one before it is still the last.
+    fn walk(&mut self, gap: &mut Gap) -> Result<(), OpenError> {
+        let Some(segment) = self.segments.get(gap.index) else { return Ok(()) };
+        let layout = self.window.layout;
+        while let Some(header) = self.window.header(segment, gap.position)? {
+            let block = self.window.bytes(segment, header.position, header.length as usize)?;
+            let mut rest = block.get(BLOCK_HEADER_BYTES..).unwrap_or_default();
+            let out_of_line = gap.position == layout.first_block(segment.number)
+                && gap.index > 0
+                && header.synced != self.found.end;
+            if !header.body_is_intact(rest) || out_of_line {
+                return Ok(());
+            }
+            for _ in 0..header.records {
+                let position = header.end() - rest.len() as u64;
+                let (record, payload, after) = record::split_first(rest)
+                    .filter(|(record, payload, _)| record.is_intact(payload, segment.epoch, position))
+                    .ok_or_else(|| {
+                        segment.damage(layout, position, "a record, as its block is intact".to_owned())
+                    })?;
+                let position = Position(position);
+                (self.replay)(Record { position, kind: record.kind, payload })
+                    .map_err(|reason| OpenError::Replay { position, reason })?;
+                rest = after;
+            }
+            self.found.records += u64::from(header.records);
+            self.found.clean_mark = (header.kind == BlockKind::CleanStop).then_some(header.position);
+            if let Some(contents) = self.found.contents.get_mut(gap.index) {
+                contents.records += u64::from(header.records);
+                contents.bytes += u64::from(header.length);
+            }
+            (self.found.last, self.found.end) = (gap.index, header.end());
+            gap.position = header.end();
+        }
+        Ok(())
+    }
+
+    /// Whether the segment ends at the gap, because the next begins with a block that says so.
+    fn goes_on_in_next(&mut self, gap: Gap) -> Result<bool, DiskError> {
+        let here = gap.position == self.found.end;
+        Ok(here && self.first_header(gap.index + 1)?.is_some_and(|header| header.synced == gap.position))
+    }
+
+    /// Looks for blocks from the gap on. Each says what had been synced when it was written: if the gap had been, then
+    /// what was there is damaged, and the position of the block is returned. They serve for nothing else here, and are
+    /// not replayed.
+    ///
+    /// A valid header tells where its block ends, and nothing inside is looked at. Where there is none, the next multiple
+    /// of 8 is tried: bytes of a payload would have to contain the segment's epoch, which no client knows, and the
+    /// position at which they happen to be; and then the journal refuses to open, but still replays nothing wrong.
+    fn look_behind(&mut self, gap: Gap) -> Result<Option<u64>, DiskError> {
+        self.found.torn_bytes = 0;
+        for (index, segment) in self.segments.iter().enumerate().skip(gap.index) {
+            let first_block = self.window.layout.first_block(segment.number);
+            let start = gap.position.max(first_block);
+            let mut position = start;
+            while let Some(header) = self.window.find_header(segment, position)? {
+                // The first block of a segment is written when all before it is synced, exactly up to the last end.
+                let out_of_line =
+                    index == gap.index + 1 && header.position == first_block && header.synced != gap.position;
+                if header.synced > gap.position || out_of_line {
+                    return Ok(Some(header.position));
+                }
+                position = header.end();
+            }
+            self.found.torn_bytes += position - start;
+        }
+        Ok(None)
+    }
+
+    /// The block at `witness` says that what should be at the gap had been synced.
+    fn damage(&self, gap: Gap, witness: u64) -> Damage {
+        let witness = Position(witness);
+        let expected = format!(
+            "a block here, or at the start of the next segment: the block at {witness} was written after it had been \
+             synced"
+        );
+        let layout = self.window.layout;
+        let damage = self.segment(gap.index).map(|segment| segment.damage(layout, gap.position, expected));
+        damage.unwrap_or_default()
+    }
+
+    /// Notes the damage at the gap, replays what is intact in it, and returns where to go on.
+    fn pass(&mut self, gap: Gap, damage: Damage) -> Result<Gap, OpenError> {
+        let Some(segment) = self.segments.get(gap.index) else { return Ok(gap) };
+        let Some((end, known)) = self.end_of_damage(gap, segment)? else {
+            return Ok(self.start_of(gap.index + 1));
+        };
+        let bytes = self.window.bytes(segment, gap.position, (end - gap.position) as usize)?.to_vec();
+        for (range, kind) in intact_parts(&bytes, segment.epoch, gap.position) {
+            let position = Position(gap.position + range.start as u64);
+            let part = bytes.get(range).unwrap_or_default();
+            let zeros = vec![0; lost_payload_bytes(part.len())];
+            let intact = RecordHeader::decode(part).filter(|_| kind.is_some());
+            let payload = intact.and_then(|header| part.get(RECORD_HEADER_BYTES..)?.get(..header.length));
+            let record = Record { position, kind: kind.unwrap_or(LOST), payload: payload.unwrap_or(&zeros) };
+            (self.replay)(record).map_err(|reason| OpenError::Replay { position, reason })?;
+            self.found.records += 1;
+        }
+        self.found.clean_mark = None;
+        let (range, synced) = (gap.position..end, self.found.end);
+        self.found.spans.push(DamagedSpan { index: gap.index, range, synced, damage });
+        (self.found.last, self.found.end) = (gap.index, end);
+        Ok(if known { Gap { index: gap.index, position: end } } else { self.start_of(gap.index + 1) })
+    }
+
+    /// Where the damage at the gap ends, and whether a block can be told to start there, or the next segment to begin.
+    /// `None` if the gap is too near to the segment's end for any block.
+    fn end_of_damage(&mut self, gap: Gap, segment: &Segment) -> Result<Option<(u64, bool)>, DiskError> {
+        let end_of_segment = self.window.layout.end(segment.number);
+        if let Some(header) = self.window.header(segment, gap.position)? {
+            return Ok(Some((header.end(), true)));
+        }
+        let header_bytes = BLOCK_HEADER_BYTES as u64;
+        if gap.position + header_bytes > end_of_segment {
+            return Ok(None);
+        }
+        // A block has a header, and then nothing or a record: less, or only a little more, cannot be marked as lost.
+        let header_end = gap.position + header_bytes;
+        let can_be_marked = |end: u64| end == header_end || end > header_end + RECORD_HEADER_BYTES as u64;
+        let mut from = header_end;
+        while let Some(header) = self.window.find_header(segment, from)? {
+            if can_be_marked(header.position) {
+                return Ok(Some((header.position, true)));
+            }
+            from = header.end();
+        }
+        let next = self.first_header(gap.index + 1)?.map(|header| header.synced);
+        let right = |end: &u64| (header_end..=end_of_segment).contains(end) && can_be_marked(*end);
+        Ok(match next.filter(right) {
+            Some(end) => Some((end, true)),
+            None if can_be_marked(end_of_segment) => Some((end_of_segment, false)),
+            None => Some((header_end, false)),
+        })
+    }
 }
 
 /// A part of a segment in memory, so that small blocks cost no call each.

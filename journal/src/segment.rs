@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Buf as _, BufMut as _};
 
-use crate::block::BLOCK_HEADER_BYTES;
+use crate::block::{BLOCK_HEADER_BYTES, BlockHeader};
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Damage, DiskError, During as _, OpenError};
 use crate::faults::{crash_point, mutant};
@@ -21,11 +21,11 @@ pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 
 const MAGIC: [u8; 8] = *b"LVRTJRNL";
 const VERSION: u32 = 1;
-const HEADER_BYTES: usize = 44;
+pub(crate) const HEADER_BYTES: usize = 44;
 /// Where the header's own checksum is: it covers what is before it.
 const CHECKSUM_AT: usize = 40;
-/// Pages of a file that are copied at once.
-const COPY_BYTES: usize = 1 << 20;
+/// Bytes of a file that are copied at once.
+pub(crate) const COPY_BYTES: usize = 1 << 20;
 
 /// Where the parts of a segment are, as positions in the journal.
 #[derive(Debug, Clone, Copy)]
@@ -128,6 +128,68 @@ impl Folder {
         Ok(Segment { number, epoch, path, file })
     }
 
+    /// Opens a segment to read as much of it as there is: what is missing reads as zeros. Also gives what is wrong with
+    /// it as a file; the blocks are another matter.
+    pub(crate) fn open_damaged(&self, number: u64) -> Result<(Segment, Option<Damage>), OpenError> {
+        let path = path::segment(&self.dir, number);
+        let file = match self.disk.open_to_read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            opened => Some(opened.during("open", &path)?),
+        };
+        let size = file.as_ref().map_or(Ok(0), |file| file.size()).during("read the size of", &path)?;
+        let file: Box<dyn DiskFile> = Box::new(PaddedFile { file, size });
+        let mut header = [0; HEADER_BYTES];
+        file.read_at(&mut header, 0).during("read", &path)?;
+        let checked = self.check_header(&header, number, &path);
+        let (epoch, damage) = match checked {
+            Ok(epoch) if size == self.layout.segment_bytes => (epoch, None),
+            Ok(epoch) => {
+                let expected = format!("{} bytes, found {size}", self.layout.segment_bytes);
+                (epoch, Some(Damage { file: path.clone(), offset: size, expected }))
+            }
+            Err(error) => {
+                // A segment's first block is always in the same place, so that its epoch can be believed: no client has
+                // a say in what is there. Where it is intact, this is a segment of ours with a damaged header.
+                let mut block = [0; BLOCK_HEADER_BYTES];
+                file.read_at(&mut block, SEGMENT_HEADER_BYTES).during("read", &path)?;
+                let room = self.layout.segment_bytes - SEGMENT_HEADER_BYTES;
+                let first = BlockHeader::decode_of_any_epoch(&block, self.layout.first_block(number), room);
+                match (error, first) {
+                    (OpenError::Damaged(damage), None) => (epoch(self.seed, number), Some(damage)),
+                    (OpenError::Damaged(damage), Some(first)) => (first.epoch, Some(damage)),
+                    (OpenError::UnknownVersion { .. }, Some(first)) => {
+                        let expected = "the header of a segment, with its version".to_owned();
+                        (first.epoch, Some(Damage { file: path.clone(), offset: 0, expected }))
+                    }
+                    (other, _) => return Err(other),
+                }
+            }
+        };
+        Ok((Segment { number, epoch, path, file }, damage))
+    }
+
+    /// The size of the segments of which these are the numbers; `None` if nothing tells.
+    pub(crate) fn find_segment_bytes(&self, numbers: &[u64]) -> Result<Option<u64>, OpenError> {
+        let mut sizes = Vec::new();
+        for number in numbers {
+            let path = path::segment(&self.dir, *number);
+            let file = self.disk.open_to_read(&path).during("open", &path)?;
+            let size = file.size().during("read the size of", &path)?;
+            let mut header = [0; HEADER_BYTES];
+            if size >= HEADER_BYTES as u64 {
+                file.read_at(&mut header, 0).during("read", &path)?;
+            }
+            match self.check_header(&header, *number, &path) {
+                Err(OpenError::OtherSegmentBytes { found, .. }) => return Ok(Some(found)),
+                _ => sizes.push(size),
+            }
+        }
+        // No header is intact, but a file's size tells as much, unless it was cut.
+        let right =
+            |size: &u64| size.is_power_of_two() && (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(size);
+        Ok(sizes.into_iter().filter(right).max())
+    }
+
     /// Makes a segment of a spare file, or of a new one, and returns once it is there to stay. Interrupted at any point
     /// it leaves a spare.
     pub(crate) fn make(&self, number: u64, spare: Option<PathBuf>) -> Result<Segment, DiskError> {
@@ -187,7 +249,7 @@ impl Folder {
         Ok(keep.then_some(spare))
     }
 
-    fn create(&self, path: &Path) -> Result<Box<dyn DiskFile>, DiskError> {
+    pub(crate) fn create(&self, path: &Path) -> Result<Box<dyn DiskFile>, DiskError> {
         let file = self.disk.create(path).during("create", path)?;
         crash_point("journal.create.created");
         file.allocate(self.layout.segment_bytes).during("allocate", path).inspect_err(|_| {
@@ -200,7 +262,7 @@ impl Folder {
     }
 
     /// Gives a file its name in the journal, but only after what it contains is there to stay.
-    fn install(&self, file: &dyn DiskFile, from: &Path, to: &Path) -> Result<(), DiskError> {
+    pub(crate) fn install(&self, file: &dyn DiskFile, from: &Path, to: &Path) -> Result<(), DiskError> {
         file.sync_data().during("sync", from)?;
         crash_point("journal.install.before_rename");
         self.disk.rename(from, to).during("rename", from)?;
@@ -215,7 +277,7 @@ impl Folder {
         self.disk.sync_dir(&self.dir).during("sync", &self.dir)
     }
 
-    fn header(&self, number: u64, epoch: u64) -> [u8; HEADER_BYTES] {
+    pub(crate) fn header(&self, number: u64, epoch: u64) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         let mut place = bytes.as_mut_slice();
         place.put_slice(&MAGIC);
@@ -257,6 +319,40 @@ impl Folder {
             return Err(OpenError::OtherSegmentBytes { file, found: segment_bytes, configured });
         }
         Ok(epoch)
+    }
+}
+
+/// What there is of a file, and zeros behind it.
+struct PaddedFile {
+    file: Option<Box<dyn DiskFile>>,
+    size: u64,
+}
+
+impl DiskFile for PaddedFile {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.size)
+    }
+
+    fn allocate(&self, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        let there = self.size.saturating_sub(offset).min(bytes.len() as u64) as usize;
+        let (there, missing) = bytes.split_at_mut(there);
+        missing.fill(0);
+        match &self.file {
+            Some(file) if !there.is_empty() => file.read_at(there, offset),
+            _ => Ok(()),
+        }
+    }
+
+    fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 }
 

@@ -132,7 +132,7 @@ fn a_segment_of_64_kib_is_right_or_reported_whatever_bit_flips_and_wherever_it_i
         disk.set_contents(&file, bytes);
         open_with(&disk, SEED, BYTES)
     };
-    let (mut reported, mut harmless) = (0, 0);
+    let (mut reported, mut harmless) = (0_u32, 0_u32);
     let bits = (0..intact.len() * 8).filter(|bit| all || bit % 88 == bit / 88 % 8);
     for bit in bits {
         let mut bytes = intact.clone();
@@ -160,7 +160,7 @@ fn a_segment_of_64_kib_is_right_or_reported_whatever_bit_flips_and_wherever_it_i
         cut += 1;
     }
     // The page of the header behind its fields, and what is left behind the last block, are not read.
-    let used = reported as f64 / (reported + harmless) as f64;
+    let used = f64::from(reported) / f64::from(reported + harmless);
     assert!(used > 0.9, "{used}");
     println!(
         "{reported} of {} flipped bits were reported, {harmless} changed nothing; {cut} of {cut} truncations were reported",

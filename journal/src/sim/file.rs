@@ -22,7 +22,7 @@ pub enum Loss {
 
 impl Loss {
     /// Whether the change with that index, of so many, lasts.
-    pub(crate) fn spares(self, index: usize, count: usize, random: &mut Random) -> bool {
+    pub(super) fn spares(self, index: usize, count: usize, random: &mut Random) -> bool {
         match self {
             Self::Nothing => true,
             Self::Everything => false,
@@ -33,9 +33,9 @@ impl Loss {
 }
 
 #[derive(Clone, Default)]
-pub(crate) struct SimFile {
+pub(super) struct SimFile {
     durable: Vec<u8>,
-    pub(crate) visible: Vec<u8>,
+    pub(super) visible: Vec<u8>,
     /// The pages that a sync would write, in the order in which they were first written.
     dirty: Vec<usize>,
     /// It was emptied, and that is not durable.
@@ -44,11 +44,11 @@ pub(crate) struct SimFile {
 
 impl SimFile {
     /// A file that is on disk.
-    pub(crate) fn durable(bytes: Vec<u8>) -> Self {
+    pub(super) fn durable(bytes: Vec<u8>) -> Self {
         Self { durable: bytes.clone(), visible: bytes, ..Self::default() }
     }
 
-    pub(crate) fn write(&mut self, bytes: &[u8], offset: usize) {
+    pub(super) fn write(&mut self, bytes: &[u8], offset: usize) {
         let end = offset + bytes.len();
         if self.visible.len() < end {
             self.visible.resize(end, 0);
@@ -63,11 +63,11 @@ impl SimFile {
         }
     }
 
-    pub(crate) fn truncate(&mut self) {
+    pub(super) fn truncate(&mut self) {
         *self = Self { durable: std::mem::take(&mut self.durable), truncated: true, ..Self::default() };
     }
 
-    pub(crate) fn sync(&mut self, succeeds: bool) {
+    pub(super) fn sync(&mut self, succeeds: bool) {
         if succeeds {
             if self.truncated {
                 self.durable.clear();
@@ -98,7 +98,7 @@ impl SimFile {
         }
     }
 
-    pub(crate) fn lose(&mut self, loss: Loss, random: &mut Random) {
+    pub(super) fn lose(&mut self, loss: Loss, random: &mut Random) {
         let dirty = std::mem::take(&mut self.dirty);
         if loss.spares(1, 1, random) {
             if std::mem::take(&mut self.truncated) {
@@ -121,10 +121,10 @@ impl SimFile {
 }
 
 #[derive(Clone, Default)]
-pub(crate) struct Random(pub(crate) u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    pub(crate) fn one_in(&mut self, chances: u64) -> bool {
+    pub(super) fn one_in(&mut self, chances: u64) -> bool {
         self.0 = self.0.wrapping_add(1);
         mix(self.0).is_multiple_of(chances)
     }

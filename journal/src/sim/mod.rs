@@ -1,7 +1,9 @@
-//! A disk in memory that loses, tears, fails and lies, for tests.
+//! For tests: a disk in memory that fails as real ones do, and a journal that commits when it is told to.
 
 mod disk;
 mod file;
+mod stepper;
 
 pub use disk::{Call, SimDisk};
 pub use file::Loss;
+pub use stepper::Stepper;
