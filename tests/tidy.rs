@@ -27,6 +27,7 @@ const CRATES: &[(&str, &[&str], &[&str])] = &[
 /// The broker's modules, floor by floor: a module uses what is below its own floor, and nothing else.
 const FLOORS: &[&[&str]] = &[
     &["broker"],
+    &["inspect"],
     &["reclaim"],
     &["listener"],
     &["connection"],
@@ -36,7 +37,7 @@ const FLOORS: &[&[&str]] = &[
     &["store"],
 ];
 /// From this floor on there are only rules and records, which need no helpers.
-const FLOOR_WITHOUT_HELPERS: usize = 6;
+const FLOOR_WITHOUT_HELPERS: usize = 7;
 /// Modules beside the floors, and what they use. Every floor above the rules may use them, save for `config`.
 const HELPERS: &[(&str, &[&str])] = &[
     ("auth", &[]),

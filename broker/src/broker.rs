@@ -1,5 +1,6 @@
 //! Builds the parts bottom-up; drains and stops them top-down.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -70,9 +71,21 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
+    /// What was on disk is not there any more. Nothing is skipped unless somebody says so.
+    #[error(
+        "{damage}; `leveret inspect {0}` says what that costs, and `leveret salvage {0}` gives that up and keeps the \
+         damaged files; restore a backup if you have one",
+        data_dir.display()
+    )]
+    Damaged {
+        /// The data directory.
+        data_dir: PathBuf,
+        /// The first damage.
+        damage: leveret_journal::Damage,
+    },
     /// The journal cannot be opened, or is open in another broker.
     #[error(transparent)]
-    Journal(#[from] OpenError),
+    Journal(OpenError),
     /// The definitions cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -342,8 +355,12 @@ fn open(config: &Config, now_ms: u64) -> Result<Opened, StartError> {
     };
     let pins = Arc::new(Pins::new(options.segment_bytes));
     let mut replay = Replay::new(Arc::clone(&pins), now_ms);
-    let (journal, recovery) = Journal::open(Arc::new(RealDisk), options, reporter, &mut |record| {
+    let opened = Journal::open(Arc::new(RealDisk), options, reporter, &mut |record| {
         replay.apply(&record).map_err(Into::into)
+    });
+    let (journal, recovery) = opened.map_err(|error| match error {
+        OpenError::Damaged(damage) => StartError::Damaged { data_dir: config.data_dir.clone(), damage },
+        other => StartError::Journal(other),
     })?;
     // The journal's lock keeps other brokers away from the checkpoint, too.
     let checkpoint = Checkpoint::load(&checkpoint_path(&config.data_dir))?;
@@ -376,6 +393,13 @@ fn restore(
     topology.use_queue_ids_above(checkpoint.next_queue.saturating_sub(1));
     topology.restore(topology::compact(definitions), &mut work);
     crash_point("start.definitions_restored");
+    let lost: usize = recovered.lost.messages.values().map(BTreeSet::len).sum();
+    if lost > 0 {
+        tracing::warn!(
+            lost,
+            "messages are missing since the journal was salvaged; `leveret inspect` says which"
+        );
+    }
     topology.restore_messages(std::mem::take(recovered), clean, &mut work);
     Ok(())
 }

@@ -16,6 +16,7 @@
 //! `broker > listener > connection > channel > topology > {exchange, queue} > store > (journal, protocol)`.
 
 mod broker;
+pub mod inspect;
 mod reclaim;
 
 pub mod listener;

@@ -1,4 +1,5 @@
-//! The server `leveret`: arguments -> configuration -> logs -> broker -> a signal -> drained.
+//! The server `leveret`: arguments -> configuration -> logs -> broker -> a signal -> drained. Or one of the commands that
+//! look at what a broker left.
 
 use std::env;
 use std::io::{self, Write};
@@ -6,6 +7,7 @@ use std::process::{self, ExitCode};
 
 use leveret_broker::Broker;
 use leveret_broker::config::{Arguments, ArgumentsError, Config};
+use leveret_broker::inspect::{Command, CommandError};
 use leveret_broker::logs::{self, LogTap};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
@@ -18,6 +20,12 @@ const EXIT_CONFIG: u8 = 2;
 const LOG_EVENTS_MAX: usize = 1024;
 
 fn main() -> ExitCode {
+    let command_line: Vec<_> = env::args_os().collect();
+    match Command::parse(&command_line) {
+        Ok(None) => {}
+        Ok(Some(command)) => return carry_out(&command),
+        Err(CommandError(answer)) => answer.exit(),
+    }
     let config = match configure() {
         Ok(config) => config,
         Err(reason) => {
@@ -33,6 +41,19 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Commands that serve nobody print what they found.
+fn carry_out(command: &Command) -> ExitCode {
+    let printed = match command.run() {
+        Ok(found) => {
+            let code = if command.succeeded(&found) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+            write!(io::stdout(), "{found}").map(|()| code)
+        }
+        Err(reason) => writeln!(io::stderr(), "error: {reason}").map(|()| ExitCode::FAILURE),
+    };
+    // Whoever closed the output does not want to know more, and a script must not take it for success.
+    printed.unwrap_or(ExitCode::FAILURE)
 }
 
 fn configure() -> anyhow::Result<Config> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// One line of the document: `- **P1** ... (`path::name`)`, continued on indented lines.
 struct Promise {
@@ -75,15 +75,20 @@ fn every_promise_has_a_number_of_its_own_and_tests_that_exist() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// The files of a folder and of those in it.
+fn files_in(folder: &Path) -> Vec<PathBuf> {
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    paths.flat_map(|path| if path.is_dir() { files_in(&path) } else { vec![path] }).collect()
+}
+
 #[test]
 fn every_test_over_a_socket_keeps_a_promise() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let document = fs::read_to_string(root.parent().unwrap().join("docs/semantics.md")).unwrap();
     let mut unnamed = Vec::new();
     for folder in ["end_to_end", "amqp"] {
-        for entry in fs::read_dir(root.join(folder)).unwrap() {
-            let path = entry.unwrap().path();
-            let file = path.file_name().unwrap().to_str().unwrap().to_owned();
+        for path in files_in(&root.join(folder)) {
+            let file = path.strip_prefix(root.join(folder)).unwrap().to_str().unwrap().to_owned();
             let source = fs::read_to_string(&path).unwrap();
             if file == "promises.rs" {
                 continue;

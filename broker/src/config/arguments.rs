@@ -38,7 +38,11 @@ Examples:
   leveret --config leveret.toml --log debug    the same, and tell me more
   leveret --listen-amqp none                   without AMQP: its port may be RabbitMQ's
   LEVERET_USERS='orders:s3cret' leveret --guest false --listen 0.0.0.0:7672
-                                               for other machines too: that takes a user of your own";
+                                               for other machines too: that takes a user of your own
+
+Commands on a data directory on which no broker runs; --help after each says more:
+  leveret inspect /var/lib/leveret             what is in it, and whether something is damaged; changes nothing
+  leveret salvage /var/lib/leveret             give up what is damaged, and say what that was";
 
 /// What was said on the command line and in the environment.
 #[derive(Debug)]

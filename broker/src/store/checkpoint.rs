@@ -1,5 +1,6 @@
 //! The definitions as they were at one position of the journal, so that the journal before it can go.
 
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 
 use leveret_journal::Position;
@@ -31,7 +32,23 @@ impl Checkpoint {
         if !path.exists() {
             return Ok(Self::default());
         }
-        Self::read(path).map_err(CheckpointError)
+        no_panic(|| Self::read(path)).map_err(CheckpointError)
+    }
+
+    /// Reads the checkpoint without changing anything: it reads a copy, because opening a database that was not closed
+    /// repairs it. With `verify` every page of it is checked.
+    pub fn inspect(path: &Path, verify: bool) -> Result<Self, CheckpointError> {
+        if !path.exists() {
+            return Ok(Self::default());
+        }
+        let failed = |error: std::io::Error| CheckpointError(error.into());
+        let folder = tempfile::tempdir().map_err(failed)?;
+        let copy = folder.path().join("definitions.redb");
+        std::fs::copy(path, &copy).map_err(failed)?;
+        if verify {
+            no_panic(|| Self::verify(&copy)).map_err(CheckpointError)?;
+        }
+        no_panic(|| Self::read(&copy)).map_err(CheckpointError)
     }
 
     /// Replaces the checkpoint: after a crash it is either the old one or this.
@@ -75,6 +92,14 @@ impl Checkpoint {
         Ok(Self { position: Position(figure("position")?), next_queue: figure("next_queue")?, definitions })
     }
 
+    fn verify(path: &Path) -> Result<(), redb::Error> {
+        if Database::create(path)?.check_integrity()? {
+            Ok(())
+        } else {
+            Err(redb::Error::Corrupted("a checksum does not fit what it covers".to_owned()))
+        }
+    }
+
     fn write(&self, path: &Path) -> Result<(), redb::Error> {
         self.write_to(&Database::create(path)?)
     }
@@ -97,6 +122,12 @@ impl Checkpoint {
         crash_point("checkpoint.committed");
         Ok(())
     }
+}
+
+/// The database panics where a damaged page is none of its own; for us that is damage like any other.
+fn no_panic<T>(read: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+    std::panic::catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err(redb::Error::Corrupted("a page of definitions.redb is damaged".to_owned())))
 }
 
 #[cfg(test)]

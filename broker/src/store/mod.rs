@@ -27,7 +27,7 @@ pub use memory::Memory;
 pub use message::{Content, Message};
 pub use pins::{Pins, Place};
 pub use record::{RecordError, kind};
-pub use recovery::{Recovered, RecoveredQueue, Replay};
+pub use recovery::{Lost, Recovered, RecoveredQueue, Replay};
 pub use stub::{Pack, STUBS_PER_PACK, Stub};
 
 /// A queue's number: never used twice in a data directory, so that an old record cannot name a new queue.

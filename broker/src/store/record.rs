@@ -13,8 +13,9 @@
 //! | 5 | definition | see `topology/definitions.rs` |
 //! | 6 | declined | one varint for each message: its position minus the one before |
 //!
-//! A message's flags: bit 0, whether it has a time to live; bits 4 to 7, the number of its properties' format (0 in
-//! records from before there were several).
+//! A message's flags: bit 0, whether it has a time to live; bit 2, whether it is transient (it is here only because
+//! memory was short); bits 4 to 7, the number of its properties' format (0 in records from before there were several).
+//! Kind 0 is the journal's own, for what was lost to damage (`leveret_journal::LOST`).
 
 use bytes::Bytes;
 use leveret_journal::Position;

@@ -2,10 +2,11 @@
 //!
 //! Nothing of a message is kept but its stub, so that a start takes as little memory as the backlog that it finds.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
-use leveret_journal::{Position, Record};
+use leveret_journal::{LOST, Position, Record};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::record::{self, MessageHead, RecordError, kind};
@@ -23,6 +24,18 @@ pub struct Replay {
     /// The journal's first position: what lies before it was reclaimed because nobody needs it.
     first: Position,
     definitions: Vec<(Position, Vec<u8>)>,
+    lost: Lost,
+}
+
+/// What is known to be missing since the journal was salvaged after damage.
+#[derive(Debug, Default)]
+pub struct Lost {
+    /// From where to where records may be missing.
+    ranges: Vec<Range<Position>>,
+    /// Messages that a queue had, and had not settled, and that are gone.
+    pub messages: BTreeMap<QueueId, BTreeSet<Seq>>,
+    /// Messages that are there although no queue is known to have taken them.
+    pub ownerless: usize,
 }
 
 #[derive(Debug)]
@@ -40,6 +53,8 @@ pub struct Recovered {
     pub queues: HashMap<QueueId, RecoveredQueue, FxBuildHasher>,
     /// Definition records that the checkpoint has not seen, in order.
     pub definitions: Vec<Vec<u8>>,
+    /// What is missing because it was damaged.
+    pub lost: Lost,
 }
 
 /// One queue's content.
@@ -72,6 +87,7 @@ impl Replay {
             queues: FxHashMap::default(),
             first: Position::default(),
             definitions: Vec::new(),
+            lost: Lost::default(),
         }
     }
 
@@ -90,10 +106,14 @@ impl Replay {
             }
             kind::ENQUEUE => self.enqueue(&record::decode_enqueue(record.payload)?)?,
             kind::GONE => {
-                let (queue, ranges) = record::decode_gone(record.payload)?;
-                let queue = self.queues.entry(queue).or_default();
+                let (id, ranges) = record::decode_gone(record.payload)?;
+                let queue = self.queues.entry(id).or_default();
                 for (first, end) in ranges {
                     queue.gone(first, end);
+                    if let Some(lost) = self.lost.messages.get_mut(&id) {
+                        // Settled, so nobody misses it.
+                        lost.retain(|seq| !(first..end).contains(seq));
+                    }
                 }
             }
             kind::RETURNED => {
@@ -104,6 +124,10 @@ impl Replay {
                 for position in record::decode_declined(record.payload)? {
                     self.one_less(position);
                 }
+            }
+            LOST => {
+                let end = Position(record.position.0 + record.payload.len() as u64);
+                self.lost.ranges.push(record.position..end);
             }
             kind::DEFINITION => self.definitions.push((record.position, record.payload.to_vec())),
             _ => return Err(RecordError::unknown_kind()),
@@ -119,8 +143,12 @@ impl Replay {
 
     /// What is alive at the end. Definitions before `definitions_from` are in the checkpoint.
     pub fn finish(self, definitions_from: Position) -> Recovered {
-        let behind = self.definitions.into_iter().filter(|(position, _)| *position >= definitions_from);
-        Recovered { queues: self.queues, definitions: behind.map(|(_, payload)| payload).collect() }
+        let Self { mut lost, written, queues, definitions, .. } = self;
+        if !lost.is_nothing() {
+            lost.ownerless = written.len();
+        }
+        let behind = definitions.into_iter().filter(|(position, _)| *position >= definitions_from);
+        Recovered { queues, definitions: behind.map(|(_, payload)| payload).collect(), lost }
     }
 
     fn enqueue(&mut self, enqueue: &record::Enqueue) -> Result<(), RecordError> {
@@ -130,6 +158,10 @@ impl Replay {
             let Some(Written { place, head, .. }) = self.written.get(position) else {
                 if *position < self.first {
                     // Its segment was reclaimed, so every queue had settled it before.
+                    continue;
+                }
+                if self.lost.covers(*position) {
+                    self.lost.messages.entry(enqueue.queue).or_default().insert(seq);
                     continue;
                 }
                 return Err(RecordError::dangling());
@@ -216,6 +248,19 @@ impl RecoveredQueue {
                 at += 1;
             }
         }
+    }
+}
+
+impl Lost {
+    /// Whether nothing is missing.
+    pub fn is_nothing(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    fn covers(&self, position: Position) -> bool {
+        // Ascending and apart, as the journal is.
+        let at = self.ranges.partition_point(|range| range.end <= position);
+        self.ranges.get(at).is_some_and(|range| range.contains(&position))
     }
 }
 
