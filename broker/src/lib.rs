@@ -31,6 +31,5 @@ pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod logs;
-mod machine;
 
 pub use broker::{Broker, BrokerBuilder, StartError, StopError};

@@ -29,7 +29,6 @@ mod position;
 mod read;
 mod record;
 mod recovery;
-mod salvage;
 mod scan;
 mod segment;
 #[cfg(feature = "sim")]
@@ -55,12 +54,11 @@ pub use error::{CommitError, Damage, DiskError, OpenError, ReadError, ReplayErro
 pub use position::{Position, Synced};
 pub use record::{LOST, Record, group_bytes};
 pub use recovery::Recovery;
-pub use salvage::salvage;
 pub use segment::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 #[cfg(feature = "sim")]
 pub use sim::{Call, Loss, SimDisk, Stepper};
 pub use stage::Group;
-pub use survey::{Lost, SegmentFigures, Survey, survey};
+pub use survey::{Lost, SegmentFigures, Survey, salvage, survey};
 
 /// How a journal is kept.
 #[derive(Debug, Clone)]

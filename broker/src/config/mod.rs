@@ -10,6 +10,7 @@ mod arguments;
 mod check;
 mod error;
 mod file;
+mod machine;
 mod settings;
 mod users;
 mod value;
@@ -151,7 +152,7 @@ impl Default for Limits {
 impl Default for MemoryOptions {
     /// A quarter of what the machine or the container allows, and at most 2 GiB.
     fn default() -> Self {
-        let quarter = crate::machine::memory_bytes() / 4;
+        let quarter = machine::memory_bytes() / 4;
         Self { messages_bytes_max: usize::try_from(quarter).unwrap_or(usize::MAX).min(2 * GIB) }
     }
 }

@@ -9,7 +9,7 @@ const CGROUP_LIMITS: [&str; 2] = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/m
 const MEMORY_BYTES_ASSUMED: u64 = 2 << 30;
 
 /// How much memory the broker may use, in bytes: what its control group allows, or what the machine has.
-pub(crate) fn memory_bytes() -> u64 {
+pub(super) fn memory_bytes() -> u64 {
     let limits = CGROUP_LIMITS.iter().filter_map(|path| fs::read_to_string(path).ok());
     let limits = limits.filter_map(|text| text.trim().parse().ok());
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total_bytes(&text));

@@ -1,5 +1,7 @@
 //! What is in a journal's directory, damage and all. Changes nothing.
 
+mod salvage;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +12,8 @@ use crate::recovery::{Recovery, report};
 use crate::scan::{self, OnDamage, Replay, Scan};
 use crate::segment::{Folder, Layout, Segment};
 use crate::{Position, Record, ReplayError};
+
+pub use salvage::salvage;
 
 /// How many segments may be missing in a row.
 const MISSING_MAX: u64 = 1 << 16;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::{Survey, Surveyed};
 use crate::block::{self, BLOCK_HEADER_BYTES, BlockKind};
 use crate::disk::{Disk, DiskFile};
 use crate::error::{DiskError, During as _, OpenError};
@@ -10,7 +11,6 @@ use crate::path;
 use crate::record::{self, LOST};
 use crate::scan::{self, DamagedSpan};
 use crate::segment::{COPY_BYTES, Folder, HEADER_BYTES, SEGMENT_HEADER_BYTES, Segment};
-use crate::survey::{Survey, Surveyed};
 use crate::{Record, ReplayError};
 
 /// Makes a damaged journal one that opens, and tells what that cost. Each segment that is damaged is kept as it was, under
