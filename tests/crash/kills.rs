@@ -14,7 +14,8 @@ use crate::fleet::Fleet;
 use crate::history::Entry;
 use crate::model;
 use crate::random::Random;
-use crate::server::{Server, free_address, url};
+use crate::server::{Server, url};
+use leveret_tests::free_address;
 
 /// The longest time under load before a kill, in milliseconds.
 const LOAD_MS_MAX: u64 = 200;

@@ -1,7 +1,7 @@
 //! The real binary as a child process.
 
 use std::ffi::OsStr;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -154,25 +154,6 @@ impl Server {
         self.reader.await.unwrap();
         Ended { code: status.unwrap().code(), log: self.log.lock().unwrap().clone() }
     }
-}
-
-/// An address that is free now, and that nobody gets by chance: it lies below the ports that the system gives to
-/// outgoing connections. One of those could otherwise take the port while the broker is down, or connect to itself.
-pub(crate) fn free_address() -> SocketAddr {
-    let first = 10_000 + (std::process::id() % 2_000) as u16 * 10;
-    (first..32_000)
-        .map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
-        .find(|address| !taken(*address) && TcpListener::bind(address).is_ok())
-        .unwrap()
-}
-
-/// Whether another test of this process has had it.
-fn taken(address: SocketAddr) -> bool {
-    static TAKEN: Mutex<Vec<SocketAddr>> = Mutex::new(Vec::new());
-    let mut taken = TAKEN.lock().unwrap();
-    let before = taken.contains(&address);
-    taken.push(address);
-    before
 }
 
 pub(crate) fn url(address: SocketAddr) -> String {

@@ -10,7 +10,8 @@ use leveret_client::{
 };
 use tokio::time::timeout;
 
-use crate::server::{Ended, Server, free_address, url};
+use crate::server::{Ended, Server, url};
+use leveret_tests::free_address;
 
 const QUEUE: &str = "stops";
 

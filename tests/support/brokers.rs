@@ -1,7 +1,8 @@
 //! Brokers for the length of a test.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use leveret_broker::Broker;
@@ -10,6 +11,9 @@ use tokio::runtime::{Builder, Runtime};
 
 /// Longer than anything may take on a busy machine; whoever waits for longer reports a broken promise.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// On this machine, with a port that the system chooses.
+const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// A configuration for many brokers at once: small files, small messages, otherwise the defaults.
 pub fn config() -> Config {
@@ -32,10 +36,13 @@ pub async fn broker_with(config: Config) -> Broker {
 
 /// A broker on a data directory that outlives it.
 pub async fn broker_at(data_dir: &Path) -> Broker {
-    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    broker_on(data_dir, ANY_PORT).await
+}
+
+/// As [`broker_at`], with an address for AMQP, for clients that come back to a broker that was started again.
+pub async fn broker_on(data_dir: &Path, amqp: SocketAddr) -> Broker {
     let builder = Broker::builder().config(config()).data_dir(data_dir);
-    let builder = builder.listen([address]).listen_amqp([address]);
-    builder.start().await.expect("the broker starts")
+    builder.listen([ANY_PORT]).listen_amqp([amqp]).start().await.expect("the broker starts")
 }
 
 /// A broker in a runtime of its own, so that it can be taken away with all its tasks in one moment. Dropping it does
@@ -77,6 +84,25 @@ impl Drop for Server {
         let parts = self.parts.take();
         apart(|| drop(parts));
     }
+}
+
+/// An address that is free now, and that nobody gets by chance: it lies below the ports that the system gives to
+/// outgoing connections. One of those could otherwise take the port while the broker is down, or connect to itself.
+pub fn free_address() -> SocketAddr {
+    let first = 10_000 + (std::process::id() % 2_000) as u16 * 10;
+    (first..32_000)
+        .map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
+        .find(|address| !taken(*address) && TcpListener::bind(address).is_ok())
+        .unwrap()
+}
+
+/// Whether another test of this process has had it.
+fn taken(address: SocketAddr) -> bool {
+    static TAKEN: Mutex<Vec<SocketAddr>> = Mutex::new(Vec::new());
+    let mut taken = TAKEN.lock().unwrap();
+    let before = taken.contains(&address);
+    taken.push(address);
+    before
 }
 
 /// Runs on another thread, because a runtime can neither be entered nor dropped inside of another one.

@@ -13,7 +13,7 @@ mod brokers;
 mod messages;
 mod peer;
 
-pub use brokers::{Server, broker, broker_at, broker_with, config, within};
+pub use brokers::{Server, broker, broker_at, broker_on, broker_with, config, free_address, within};
 pub use messages::{Post, Received, post};
 pub use peer::{Login, Peer, binding, consume, declare_exchange, declare_queue, passive};
 
