@@ -51,6 +51,7 @@ fn killers(mutant: &str, tests: &[&str]) -> Vec<String> {
         .args(tests)
         .env("LEVERET_MUTANT", mutant)
         .env("LEVERET_SEEDS", "600")
+        .env("LEVERET_POWER_CUTS", "40")
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&ended.stdout).into_owned();

@@ -136,6 +136,20 @@ impl Server {
         let _ = kill_process(self.pid, Signal::TERM);
     }
 
+    /// Stops all its threads where they are, and returns when they are stopped.
+    pub(crate) async fn freeze(&self) {
+        let _ = kill_process(self.pid, Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.pid.as_raw_nonzero());
+        let runs = |task: std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            // The state follows the name, which is in parentheses.
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['T', 'Z']))
+        };
+        while std::fs::read_dir(&tasks).is_ok_and(|mut tasks| tasks.any(|task| task.is_ok_and(runs))) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// `kill -9` for what the program runs that was started in its place, such as `strace`.
     pub(crate) fn kill_traced(&self) {
         let pid = self.pid.as_raw_nonzero();

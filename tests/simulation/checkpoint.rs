@@ -48,9 +48,9 @@ impl StorageBackend for Storage {
     }
 }
 
-fn open(disk: &SimDisk, path: &str, create: bool) -> Result<Database, redb::Error> {
+fn create(disk: &SimDisk, path: &str) -> Result<Database, redb::Error> {
     let path = Path::new(path);
-    let file = if create { disk.create(path) } else { disk.open(path) }.map_err(redb::Error::Io)?;
+    let file = disk.create(path).map_err(redb::Error::Io)?;
     let length = AtomicU64::new(file.size().map_err(redb::Error::Io)?);
     Ok(Database::builder().create_with_backend(Storage { file, length })?)
 }
@@ -59,12 +59,15 @@ fn exists(disk: &SimDisk) -> bool {
     disk.files().iter().any(|path| path == Path::new(PATH))
 }
 
-/// As `Checkpoint::load`.
+/// As `Checkpoint::load`: the file is read, and never written to again.
 pub(crate) fn load(disk: &SimDisk) -> Result<Checkpoint, redb::Error> {
     if !exists(disk) {
         return Ok(Checkpoint::default());
     }
-    Checkpoint::read_from(&open(disk, PATH, false)?)
+    let file = disk.open(Path::new(PATH)).map_err(redb::Error::Io)?;
+    let mut bytes = vec![0; file.size().map_err(redb::Error::Io)? as usize];
+    file.read_at(&mut bytes, 0).map_err(redb::Error::Io)?;
+    Checkpoint::from_bytes(&bytes)
 }
 
 /// As `Checkpoint::save`.
@@ -74,7 +77,8 @@ pub(crate) fn save(disk: &SimDisk, checkpoint: &Checkpoint) -> Result<(), redb::
     if disk.files().iter().any(|path| path == Path::new(new)) {
         last(disk.remove(Path::new(new)))?;
     }
-    checkpoint.write_to(&open(disk, new, true)?)?;
+    checkpoint.write_to(&create(disk, new)?)?;
+    last(disk.sync_dir(Path::new(DIR)))?;
     last(disk.rename(Path::new(new), Path::new(PATH)))?;
     last(disk.sync_dir(Path::new(DIR)))
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use leveret_journal::Position;
 use leveret_journal::faults::crash_point;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::backends::InMemoryBackend;
+use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend as _, TableDefinition};
 
 /// What a checkpoint holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -63,20 +64,27 @@ impl Checkpoint {
         }
         self.write(&new).map_err(CheckpointError)?;
         crash_point("checkpoint.written");
+        let folder = path.parent().map(std::fs::File::open).transpose().map_err(failed)?;
+        let sync_names = || folder.as_ref().map_or(Ok(()), std::fs::File::sync_all).map_err(failed);
+        // Before the new name is given away: it may still be that of an older file, which was left half written.
+        sync_names()?;
         std::fs::rename(&new, path).map_err(failed)?;
         crash_point("checkpoint.renamed");
-        match path.parent() {
-            Some(folder) => std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed),
-            None => Ok(()),
-        }
+        sync_names()
     }
 
     fn read(path: &Path) -> Result<Self, redb::Error> {
-        Self::read_from(&Database::create(path)?)
+        Self::from_bytes(&std::fs::read(path)?)
     }
 
-    /// Reads what [`Checkpoint::write_to`] wrote.
-    pub fn read_from(database: &Database) -> Result<Self, redb::Error> {
+    /// Reads the file of a checkpoint from a copy of it in memory. To open a database is to write to it, and what was
+    /// written once with a sync must stay as it is: more writes would rest on what only the page cache has, if the
+    /// process that closed it had a sync that failed, and then a power cut makes it unreadable.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, redb::Error> {
+        let copy = InMemoryBackend::new();
+        copy.set_len(bytes.len() as u64)?;
+        copy.write(0, bytes)?;
+        let database = Database::builder().create_with_backend(copy)?;
         let transaction = database.begin_read()?;
         let figures = match transaction.open_table(FIGURES) {
             Ok(figures) => figures,
