@@ -12,7 +12,9 @@ use crate::checker::check;
 use crate::fleet::Fleet;
 use crate::kills;
 use crate::random::{self, Random};
-use crate::server::{Server, free_address, url};
+use leveret_tests::free_address;
+
+use crate::server::{Server, url};
 
 /// Reached at most once in a life, before the broker listens.
 const AT_START: [&str; 4] = ["journal.recovery.", "journal.copy.", "start.", "journal.make."];

@@ -10,7 +10,9 @@ use crate::checker::check;
 use crate::fleet::Fleet;
 use crate::kills;
 use crate::random::{self, Random};
-use crate::server::{Server, free_address, url};
+use leveret_tests::free_address;
+
+use crate::server::{Server, url};
 
 /// How often the test command cuts.
 const CUTS_DEFAULT: u64 = 5;

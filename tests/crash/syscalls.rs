@@ -13,7 +13,9 @@ use crate::checker::check;
 use crate::fleet::Fleet;
 use crate::kills;
 use crate::random::{self, Random};
-use crate::server::{Server, free_address, url};
+use leveret_tests::free_address;
+
+use crate::server::{Server, url};
 
 /// The calls, how far into a life of the broker they are looked for (a thread's first call is 1), and how often out of
 /// a hundred one is chosen. The disk's calls come first; the network's show what a client has and has not been told.
