@@ -9,24 +9,27 @@ use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::error::{CommitError, DiskError, During as _};
 use crate::faults::{crash_point, mutant};
+use crate::path;
 use crate::segment::{Folder, Segment};
 use crate::stage::{StagedBlock, Staging, Stop};
 use crate::{Observer, Stats, Synced};
 
-/// Files that are kept to make segments of: one for the next, one in case both come at once. More would be disk space
-/// that nobody can use.
-const SPARES_MAX: usize = 2;
+/// How long the commit thread waits before it asks a disk that had no room again. Space that others free is not told.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the commit thread shares with stagers and readers.
 pub(crate) struct Shared {
     pub(crate) folder: Folder,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) staged_bytes_max: usize,
+    /// No file is made that would leave less than this free on the disk, unless nothing could be committed without.
+    pub(crate) free_bytes_min: u64,
     pub(crate) staging: Mutex<Staging>,
     /// Something was staged or asked for; with `staging`.
     pub(crate) staged: Condvar,
@@ -99,8 +102,12 @@ pub(crate) struct Committer {
     /// Made ahead, so that going on to it costs nothing but the name.
     next: Option<Segment>,
     spares: Vec<PathBuf>,
-    /// The disk had no room for the next segment. It is asked again when a file comes free or the segment is needed.
-    next_refused: bool,
+    /// The disk had no room for another file. It is asked again after a pause, and when a file comes free.
+    refused: bool,
+    /// Why there is no segment for what is staged, which waits until the disk has room.
+    held_up: Option<DiskError>,
+    /// The observer was told that room is short.
+    short: bool,
     /// Taken from staging, and reused.
     batch: Vec<StagedBlock>,
     /// Where the last written block ends.
@@ -119,7 +126,9 @@ impl Committer {
             active,
             next: None,
             spares,
-            next_refused: false,
+            refused: false,
+            held_up: None,
+            short: false,
             batch,
             written,
             release_before,
@@ -153,11 +162,17 @@ impl Committer {
             return Ok(Turn::Ended);
         }
         let worked = self.commit()?;
+        if let Some(reason) = &self.held_up {
+            // What is staged cannot be committed, so nothing may be released either. Whoever closes cannot wait for room.
+            return if stop == Some(Stop::Close) { Err(reason.clone().into()) } else { Ok(Turn::Idle) };
+        }
         if stop == Some(Stop::Close) {
             self.mark_clean_stop()?;
             return Ok(Turn::Ended);
         }
-        Ok(if self.keep_house()? || worked { Turn::Worked } else { Turn::Idle })
+        let kept_house = self.keep_house()?;
+        self.tell_room();
+        Ok(if kept_house || worked { Turn::Worked } else { Turn::Idle })
     }
 
     /// Takes what is staged and asked for.
@@ -167,21 +182,38 @@ impl Committer {
         staging.give_back(&mut self.batch);
         loop {
             self.release_before = shared.folder.layout.number(staging.release_before);
-            let busy = staging.has_records() || staging.stop.is_some() || self.has_housework();
-            if busy || !wait {
+            let work = staging.has_records() || self.has_housework();
+            if staging.stop.is_some() || !wait || (work && self.held_up.is_none()) {
+                if !wait {
+                    self.refused = false;
+                }
+                self.held_up = None;
                 staging.take(&mut self.batch);
                 return staging.stop;
             }
-            shared.staged.wait(&mut staging);
+            if !self.refused {
+                shared.staged.wait(&mut staging);
+            } else if shared.staged.wait_for(&mut staging, RETRY_PAUSE).timed_out() {
+                (self.refused, self.held_up) = (false, None);
+            }
         }
     }
 
+    /// Writes and syncs what was taken, as far as there are segments for it: the rest goes back to be taken again.
     fn commit(&mut self) -> Result<bool, DiskError> {
         let mut batch = std::mem::take(&mut self.batch);
+        let mut written = 0;
         for block in &mut batch {
-            self.write(block)?;
+            if !self.write(block)? {
+                break;
+            }
+            written += 1;
         }
         self.sync()?;
+        let rest = batch.split_off(written);
+        if !rest.is_empty() {
+            self.shared.staging.lock().put_back(rest);
+        }
         let bytes = batch.iter().map(StagedBlock::record_bytes).sum();
         self.shared.staged_bytes.fetch_sub(bytes, Ordering::Relaxed);
         let worked = !batch.is_empty();
@@ -189,14 +221,17 @@ impl Committer {
         Ok(worked)
     }
 
-    fn write(&mut self, block: &mut StagedBlock) -> Result<(), DiskError> {
+    /// `false` if it needs another segment, and the disk has no room for one.
+    fn write(&mut self, block: &mut StagedBlock) -> Result<bool, DiskError> {
         let layout = self.shared.folder.layout;
         let number = layout.number(block.start);
         if number != self.active.number {
             // A segment is on disk as a whole before the next has its first block: that is how recovery knows where it
             // ends, and why only the last can be torn.
             self.sync()?;
-            self.go_on_to(number)?;
+            if !self.go_on_to(number)? {
+                return Ok(false);
+            }
         }
         block.seal(self.active.epoch, self.synced());
         let active = &self.active;
@@ -205,7 +240,7 @@ impl Committer {
         crash_point("journal.commit.written");
         self.written = block.end();
         self.shared.counters.bytes.fetch_add(block.bytes.len() as u64, Ordering::Relaxed);
-        Ok(())
+        Ok(true)
     }
 
     fn sync(&mut self) -> Result<(), DiskError> {
@@ -247,49 +282,110 @@ impl Committer {
     /// Everything is synced. The mark says so, and is worth nothing until it is synced itself.
     fn mark_clean_stop(&mut self) -> Result<(), DiskError> {
         let start = self.shared.staging.lock().place_for_mark();
-        self.write(&mut StagedBlock::clean_stop(start))?;
+        if !self.write(&mut StagedBlock::clean_stop(start))? {
+            // Without the mark the next start takes a little longer, and no more.
+            return Ok(());
+        }
         crash_point("journal.clean_stop.written");
         self.active.file.sync_data().during("sync", &self.active.path)?;
         crash_point("journal.clean_stop.synced");
         Ok(())
     }
 
-    fn go_on_to(&mut self, number: u64) -> Result<(), DiskError> {
+    fn go_on_to(&mut self, number: u64) -> Result<bool, DiskError> {
         let next = match self.next.take() {
             Some(next) => next,
-            None => self.make(number)?,
+            // Now it is needed, so that what the disk has free beyond its limit is there for it.
+            None => match self.make(number) {
+                Ok(next) => next,
+                Err(error) if error.is_allocation() => {
+                    (self.refused, self.held_up) = (true, Some(error));
+                    self.tell_room();
+                    return Ok(false);
+                }
+                Err(error) => return Err(error),
+            },
         };
         crash_point("journal.commit.next_segment");
         self.active = Arc::new(next);
         self.shared.segments.write().insert(number, Arc::clone(&self.active));
-        Ok(())
+        Ok(true)
     }
 
     fn has_housework(&self) -> bool {
-        self.must_make_next() || self.to_release().is_some()
+        self.must_make() || self.to_release().is_some()
     }
 
     /// Does at most one thing, and returns whether it did.
     fn keep_house(&mut self) -> Result<bool, DiskError> {
         if let Some(number) = self.to_release() {
             self.release(number)?;
-        } else if self.must_make_next() {
-            match self.make(self.active.number + 1) {
-                Ok(next) => self.next = Some(next),
-                Err(error) if error.is_allocation() => {
-                    tracing::warn!(%error, "no room for the journal's next segment");
-                    self.next_refused = true;
-                }
-                Err(error) => return Err(error),
-            }
-        } else {
+            return Ok(true);
+        }
+        if !self.must_make() {
             return Ok(false);
         }
-        Ok(true)
+        let next = self.next.is_none();
+        let made = if !(next && !self.spares.is_empty() || self.has_free_bytes()?) {
+            None
+        } else if next {
+            unless_full(self.make(self.active.number + 1))?.map(|next| self.next = Some(next))
+        } else {
+            unless_full(self.make_spare())?
+        };
+        if made.is_none() && !self.short {
+            let dir = self.shared.folder.dir.display();
+            tracing::warn!(%dir, "the disk has no room for the journal's next segments");
+        }
+        self.refused = made.is_none();
+        Ok(made.is_some())
     }
 
-    fn must_make_next(&self) -> bool {
-        self.next.is_none() && !self.next_refused
+    /// The next segment, and files for further ones: all that may be staged must have a place when the disk is full, and
+    /// then the settles that make room again.
+    fn files_ready_min(&self) -> usize {
+        let Shared { staged_bytes_max, folder, .. } = &*self.shared;
+        2 + staged_bytes_max / folder.layout.segment_bytes as usize
+    }
+
+    fn files_ready(&self) -> usize {
+        self.spares.len() + usize::from(self.next.is_some())
+    }
+
+    fn must_make(&self) -> bool {
+        !self.refused && (self.next.is_none() || self.files_ready() < self.files_ready_min())
+    }
+
+    /// Whether another file leaves as much of the disk free as it must.
+    fn has_free_bytes(&self) -> Result<bool, DiskError> {
+        let Shared { folder, free_bytes_min, .. } = &*self.shared;
+        if *free_bytes_min == 0 {
+            return Ok(true);
+        }
+        let free = folder.disk.free_bytes(&folder.dir).during("read the free space of", &folder.dir)?;
+        Ok(free >= free_bytes_min.saturating_add(folder.layout.segment_bytes))
+    }
+
+    /// Says when the files that are to be ready are not, because the disk has no room, and when they are again.
+    fn tell_room(&mut self) {
+        let whole = self.next.is_some() && self.files_ready() >= self.files_ready_min();
+        let short = !whole && (self.refused || self.short);
+        if short != self.short {
+            self.short = short;
+            self.shared.observer.short_of_room(short);
+        }
+    }
+
+    fn make_spare(&mut self) -> Result<(), DiskError> {
+        let folder = &self.shared.folder;
+        // Not the name that the next segment is made under if it is made of no spare.
+        let paths = (self.active.number + 2..).map(|number| path::spare(&folder.dir, number));
+        let unused = paths.into_iter().find(|path| !self.spares.contains(path));
+        if let Some(path) = unused {
+            folder.create(&path)?;
+            self.spares.push(path);
+        }
+        Ok(())
     }
 
     fn make(&mut self, number: u64) -> Result<Segment, DiskError> {
@@ -310,9 +406,17 @@ impl Committer {
     fn release(&mut self, number: u64) -> Result<(), DiskError> {
         crash_point("journal.release.begun");
         self.shared.segments.write().remove(&number);
-        let keep = self.spares.len() < SPARES_MAX;
+        let keep = self.spares.len() < self.files_ready_min();
         self.spares.extend(self.shared.folder.retire(number, keep)?);
-        self.next_refused = false;
+        self.refused = false;
         Ok(())
+    }
+}
+
+/// `None` if there was no room for another file.
+fn unless_full<T>(made: Result<T, DiskError>) -> Result<Option<T>, DiskError> {
+    match made {
+        Err(error) if error.is_allocation() => Ok(None),
+        made => made.map(Some),
     }
 }

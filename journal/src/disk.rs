@@ -35,6 +35,8 @@ pub trait Disk: Send + Sync + 'static {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes the changes of a directory last.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// How many bytes the file system of a directory has left for us.
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
     /// Locks a file, making it if need be. `None` if somebody else has it.
     fn lock(&self, path: &Path) -> io::Result<Option<DiskLock>>;
     /// Locks a file that exists against those who [`Disk::lock`] it, not against each other; changes nothing. `None` if
@@ -103,6 +105,11 @@ impl Disk for RealDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let system = rustix::fs::statvfs(dir)?;
+        Ok(system.f_bavail.saturating_mul(system.f_frsize))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<DiskLock>> {

@@ -71,6 +71,9 @@ pub struct Options {
     /// With this many bytes staged and not yet synced there is no room for more, see [`Journal::has_room`]. 32 MiB unless
     /// set.
     pub staged_bytes_max: usize,
+    /// No file is made ahead that would leave less than this free on the file system, in bytes; 0 unless set. See
+    /// [`Observer::short_of_room`].
+    pub free_bytes_min: u64,
     /// Entropy, fresh for every opening. It salts the checksums, so that a client cannot make up a payload that counts
     /// as a record; it must not be guessable from outside.
     pub seed: u64,
@@ -79,7 +82,7 @@ pub struct Options {
 impl Options {
     /// The usual sizes.
     pub fn new(dir: impl Into<PathBuf>, seed: u64) -> Self {
-        Self { dir: dir.into(), segment_bytes: 64 << 20, staged_bytes_max: 32 << 20, seed }
+        Self { dir: dir.into(), segment_bytes: 64 << 20, staged_bytes_max: 32 << 20, free_bytes_min: 0, seed }
     }
 }
 
@@ -90,6 +93,10 @@ pub trait Observer: Send + Sync + 'static {
     fn committed(&self, synced: Synced);
     /// The journal failed, and nothing more is ever committed. Called once, after the last `committed`.
     fn failed(&self, error: &CommitError);
+    /// The disk has no room for the files that the journal keeps ready, and as yet goes on with; or it has it again. Those
+    /// files, and what `free_bytes_min` keeps free, are for what makes room: settles, removals, copies of what is still
+    /// needed. Producers are to wait. If they do not, and nothing is left, commits wait until the disk has room.
+    fn short_of_room(&self, _short: bool) {}
 }
 
 /// Figures since the journal was opened.
@@ -231,7 +238,7 @@ impl Journal {
         observer: Arc<dyn Observer>,
         replay: &mut dyn FnMut(Record<'_>) -> Result<(), ReplayError>,
     ) -> Result<(Self, Committer, Recovery), OpenError> {
-        let Options { dir, segment_bytes, staged_bytes_max, seed } = options;
+        let Options { dir, segment_bytes, staged_bytes_max, free_bytes_min, seed } = options;
         if !segment_bytes.is_power_of_two()
             || !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&segment_bytes)
         {
@@ -257,6 +264,7 @@ impl Journal {
             folder,
             observer,
             staged_bytes_max,
+            free_bytes_min,
             end: AtomicU64::new(report.end.0),
             staging: Mutex::new(staging),
             staged: Condvar::new(),

@@ -87,7 +87,15 @@ fn repair(
         // What was read may be in the page cache only, if a sync failed: synced in a file of its own it is on disk. The
         // copy has nothing behind the end, so that no torn block can ever follow a new one.
         let bytes = scan.end - active.number * folder.layout.segment_bytes;
-        active = folder.replace_by_copy(&active, bytes)?;
+        active = loop {
+            match folder.replace_by_copy(&active, bytes) {
+                // A disk that was full when the process ended still is. What was kept ready is for this, too.
+                Err(error) if error.is_allocation() && !spares.is_empty() => {
+                    folder.drop_spare(&mut spares)?;
+                }
+                copied => break copied?,
+            }
+        };
         spares.retain(|spare| *spare != path::spare(&folder.dir, active.number));
     }
     let first = segments.first().map_or(active.number, |segment| segment.number);

@@ -249,6 +249,12 @@ impl Folder {
         Ok(keep.then_some(spare))
     }
 
+    /// Gives the space of a spare file back.
+    pub(crate) fn drop_spare(&self, spares: &mut Vec<PathBuf>) -> Result<(), DiskError> {
+        let Some(spare) = spares.pop() else { return Ok(()) };
+        self.disk.remove(&spare).during("remove", &spare)
+    }
+
     pub(crate) fn create(&self, path: &Path) -> Result<Box<dyn DiskFile>, DiskError> {
         let file = self.disk.create(path).during("create", path)?;
         crash_point("journal.create.created");

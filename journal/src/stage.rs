@@ -116,6 +116,11 @@ impl Staging {
         batch.append(&mut self.full);
     }
 
+    /// Takes blocks back that could not be written, before all that was staged since.
+    pub(crate) fn put_back(&mut self, blocks: Vec<StagedBlock>) {
+        self.full.splice(..0, blocks);
+    }
+
     /// Takes back buffers of blocks that were written.
     pub(crate) fn give_back(&mut self, written: &mut Vec<StagedBlock>) {
         let room = POOL_BUFFERS.saturating_sub(self.pool.len());

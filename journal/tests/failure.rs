@@ -73,27 +73,6 @@ fn nothing_is_committed_after_a_failed_change_of_the_directory() {
 }
 
 #[test]
-fn a_full_disk_stops_the_journal_only_when_the_next_segment_is_needed() {
-    let disk = SimDisk::new(1);
-    let Opened { journal, mut stepper, told, .. } = open(&disk, 1).unwrap();
-    disk.fail_after(Call::Allocate, 0, ErrorKind::StorageFull);
-    let files = disk.files().len();
-    for _ in 0..3 {
-        stage(&journal, &[vec![0; 900]]);
-        while stepper.step() {}
-    }
-    assert_eq!(disk.files().len(), files, "what was half made is gone");
-    disk.fail_after(Call::Allocate, 0, ErrorKind::StorageFull);
-    stage(&journal, &[vec![0; 2000]]);
-    while stepper.step() {}
-    assert_eq!(told.failed.lock().len(), 1);
-    drop(journal);
-    drop(stepper);
-    disk.cut_power(Loss::Random);
-    assert_eq!(open(&disk, 1).unwrap().records.len(), 3);
-}
-
-#[test]
 fn a_closed_journal_takes_no_more() {
     let Opened { journal, stepper, .. } = open(&SimDisk::new(1), 1).unwrap();
     stepper.close().unwrap();

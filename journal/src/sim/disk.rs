@@ -98,9 +98,12 @@ impl SimDisk {
 
     /// The sizes of all files together, in bytes.
     pub fn used_bytes(&self) -> u64 {
-        let state = self.state.lock();
-        let files = state.names.values().filter_map(|id| state.files.get(id));
-        files.map(|file| file.visible.len() as u64).sum()
+        self.state.lock().used_bytes()
+    }
+
+    /// How many bytes all files may have together; what there is already stays. No limit unless set.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.state.lock().capacity = Some(bytes);
     }
 
     /// What a file contains; `None` if there is none.
@@ -200,6 +203,11 @@ impl Disk for SimDisk {
         Ok(())
     }
 
+    fn free_bytes(&self, _dir: &Path) -> io::Result<u64> {
+        let state = self.state.lock();
+        Ok(state.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used_bytes())))
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Option<DiskLock>> {
         let mut state = self.state.lock();
         let boot = state.boot;
@@ -254,6 +262,14 @@ impl DiskFile for SimHandle {
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
+        {
+            let state = self.disk.state.lock();
+            let more =
+                bytes.saturating_sub(state.files.get(&self.id).map_or(0, |file| file.visible.len() as u64));
+            if state.capacity.is_some_and(|capacity| state.used_bytes() + more > capacity) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+        }
         self.with(Some(Call::Allocate), |file, _| {
             let size = file.visible.len().max(bytes as usize);
             file.visible.resize(size, 0);
@@ -332,6 +348,7 @@ struct State {
     calls: u64,
     calls_by_kind: BTreeMap<Call, u64>,
     stop_after: Option<u64>,
+    capacity: Option<u64>,
     fault: Option<Fault>,
 }
 
@@ -340,6 +357,11 @@ impl State {
         let id = self.files.last_key_value().map_or(0, |(id, _)| id + 1);
         self.files.insert(id, file);
         id
+    }
+
+    fn used_bytes(&self) -> u64 {
+        let files = self.names.values().filter_map(|id| self.files.get(id));
+        files.map(|file| file.visible.len() as u64).sum()
     }
 
     fn change(&mut self, change: Change) {

@@ -18,6 +18,8 @@ pub const SEGMENT_BYTES: u64 = 8 << 10;
 pub struct Told {
     pub committed: Mutex<Vec<Synced>>,
     pub failed: Mutex<Vec<CommitError>>,
+    /// What was said about room, in order.
+    pub short: Mutex<Vec<bool>>,
 }
 
 impl Observer for Told {
@@ -28,6 +30,10 @@ impl Observer for Told {
 
     fn failed(&self, error: &CommitError) {
         self.failed.lock().push(error.clone());
+    }
+
+    fn short_of_room(&self, short: bool) {
+        self.short.lock().push(short);
     }
 }
 
@@ -43,7 +49,9 @@ pub struct Opened {
 }
 
 pub fn options(dir: &Path, seed: u64) -> Options {
-    Options { segment_bytes: SEGMENT_BYTES, ..Options::new(dir, seed) }
+    // As little as a segment, so that two files are kept ready and not one for every segment that may be staged.
+    let staged_bytes_max = SEGMENT_BYTES as usize - 1;
+    Options { segment_bytes: SEGMENT_BYTES, staged_bytes_max, ..Options::new(dir, seed) }
 }
 
 pub fn open(disk: &SimDisk, seed: u64) -> Result<Opened, OpenError> {
