@@ -38,6 +38,9 @@ pub enum ReplyCode {
     UnexpectedFrame,
     /// 506: a limit of the broker is reached.
     ResourceError,
+    /// 507: the broker takes no publishes for now, because it is short of disk or memory. No queue has the message, and
+    /// the same publish may succeed later. Since 1.1; 506 for those who speak 1.0. (AMQP has no such code; this is HTTP's.)
+    PublishingPaused,
     /// 530: not allowed in the state that things are in.
     NotAllowed,
     /// 540: this broker does not do that.
@@ -86,6 +89,7 @@ codes! {
     ChannelError = 504,
     UnexpectedFrame = 505,
     ResourceError = 506,
+    PublishingPaused = 507,
     NotAllowed = 530,
     NotImplemented = 540,
     InternalError = 541,

@@ -177,6 +177,13 @@ control! {
     }
     /// The answer to [`Close`]; the socket closes after it.
     0x0A Closed {}
+    /// The broker takes no publishes for now, of anybody; everything else goes on. Since 1.1.
+    0x0B PublishingPaused {
+        /// What it is short of, in a sentence for people.
+        reason: String,
+    }
+    /// The broker takes publishes again. Since 1.1.
+    0x0C PublishingResumed {}
     /// Opens a channel.
     0x10 OpenChannel {
         /// The request's number.

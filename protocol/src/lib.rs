@@ -34,7 +34,7 @@ pub use control::{
     Authenticate, Authenticated, Bind, Cancel, Challenge, ChannelClosed, Close, CloseChannel, Closed,
     Consume, ConsumerCancelled, Control, ControlError, DeclareExchange, DeclareQueue, DeleteExchange,
     DeleteQueue, Destination, Done, Failed, Get, Hello, METADATA_BYTES_MAX, Open, OpenChannel, Opened,
-    PurgeQueue, ROUTE_ALIASES_MAX, RegisterRoute, Response, Unbind,
+    PublishingPaused, PublishingResumed, PurgeQueue, ROUTE_ALIASES_MAX, RegisterRoute, Response, Unbind,
 };
 pub use data::{
     COPIES_MAX, Confirm, Credit, DataError, Deliver, DeliverParts, Keys, NOTE_BYTES_MAX, Outcome, Publish,

@@ -6,7 +6,10 @@ pub const OPENING_BYTES: usize = 8;
 /// The version of the protocol that this crate speaks: (major, minor).
 ///
 /// Peers with the same major version talk, whatever their minor versions are.
-pub const VERSION: (u8, u8) = (1, 0);
+///
+/// 1.1 added [`PublishingPaused`](crate::PublishingPaused), [`PublishingResumed`](crate::PublishingResumed) and the reply
+/// code 507.
+pub const VERSION: (u8, u8) = (1, 1);
 
 const MAGIC: &[u8; 4] = b"LVRT";
 
@@ -77,7 +80,8 @@ mod tests {
 
     #[test]
     fn openings_are_told_apart() {
-        assert_eq!(check_opening(opening()), Ok(0));
+        assert_eq!(check_opening(opening()), Ok(1));
+        assert_eq!(check_opening(*b"LVRT\x01\0\0\0"), Ok(0), "and so is an older one");
         assert_eq!(check_opening(*b"LVRT\x01\x07\0\0"), Ok(7), "a newer minor version is welcome");
         let error = check_opening(*b"LVRT\x02\0\0\0").unwrap_err();
         assert!(error.to_string().contains("2.0"), "{error}");

@@ -26,10 +26,13 @@ struct Expected {
 }
 
 fn expected() -> Vec<Expected> {
-    let bytes = opening().to_vec();
-    let hex = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
-    let dump = format!("# opening: \"LVRT\", version 1.0, two zeros\n{hex}\n");
-    let mut all = vec![Expected { name: "opening".to_owned(), bytes, dump }];
+    let mut all = Vec::new();
+    for (name, version, bytes) in [("opening", "1.0", *b"LVRT\x01\0\0\0"), ("opening-1-1", "1.1", opening())]
+    {
+        let hex = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
+        let dump = format!("# opening: \"LVRT\", version {version}, two zeros\n{hex}\n");
+        all.push(Expected { name: name.to_owned(), bytes: bytes.to_vec(), dump });
+    }
     for case in data::cases() {
         let mut out = BytesMut::new();
         (case.encode)(&mut out);

@@ -23,7 +23,7 @@ pub fn reply_name(code: ReplyCode) -> &'static str {
         ReplyCode::CommandInvalid => "COMMAND_INVALID",
         ReplyCode::ChannelError => "CHANNEL_ERROR",
         ReplyCode::UnexpectedFrame => "UNEXPECTED_FRAME",
-        ReplyCode::ResourceError => "RESOURCE_ERROR",
+        ReplyCode::ResourceError | ReplyCode::PublishingPaused => "RESOURCE_ERROR",
         ReplyCode::NotAllowed => "NOT_ALLOWED",
         ReplyCode::NotImplemented => "NOT_IMPLEMENTED",
         ReplyCode::InternalError | ReplyCode::Other(_) => "INTERNAL_ERROR",

@@ -3,8 +3,9 @@
 use leveret_protocol::{
     Authenticate, Authenticated, Bind, Cancel, Challenge, ChannelClosed, Close, CloseChannel, Closed, Closes,
     Consume, ConsumerCancelled, Control, DeclareExchange, DeclareQueue, DeleteExchange, DeleteQueue,
-    Destination, Done, ExchangeName, Failed, Get, Hello, Open, OpenChannel, Opened, PurgeQueue, QueueName,
-    RegisterRoute, ReplyCode, Response, RoutingKey, Table, Unbind, Value, VhostName,
+    Destination, Done, ExchangeName, Failed, Get, Hello, Open, OpenChannel, Opened, PublishingPaused,
+    PublishingResumed, PurgeQueue, QueueName, RegisterRoute, ReplyCode, Response, RoutingKey, Table, Unbind,
+    Value, VhostName,
 };
 
 /// A control frame with all its fields, and, if any is optional, what it means without them.
@@ -108,6 +109,8 @@ fn closing() -> Vec<Case> {
     vec![
         case("close", 0, Close { code: ReplyCode::Ok, text: "done".to_owned() }),
         case("closed", 0, Closed {}),
+        case("publishing-paused", 0, PublishingPaused { reason: "the disk is almost full".to_owned() }),
+        case("publishing-resumed", 0, PublishingResumed {}),
         case(
             "channel-closed",
             1,

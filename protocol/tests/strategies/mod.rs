@@ -3,8 +3,9 @@
 use leveret_protocol::{
     Authenticate, Authenticated, Bind, Cancel, Challenge, ChannelClosed, Close, CloseChannel, Closed, Closes,
     Consume, ConsumerCancelled, Control, DeclareExchange, DeclareQueue, DeleteExchange, DeleteQueue,
-    Destination, Done, ExchangeName, Failed, Get, Hello, Open, OpenChannel, Opened, PurgeQueue, QueueName,
-    RegisterRoute, ReplyCode, Response, RoutingKey, Table, Unbind, VALUE_DEPTH_MAX, Value, VhostName,
+    Destination, Done, ExchangeName, Failed, Get, Hello, Open, OpenChannel, Opened, PublishingPaused,
+    PublishingResumed, PurgeQueue, QueueName, RegisterRoute, ReplyCode, Response, RoutingKey, Table, Unbind,
+    VALUE_DEPTH_MAX, Value, VhostName,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -110,6 +111,8 @@ frames! {
     },
     Close { code: code(), text: text() },
     Closed {},
+    PublishingPaused { reason: text() },
+    PublishingResumed {},
     OpenChannel { request: any::<u32>(), confirms: any::<bool>() },
     CloseChannel { request: any::<u32>() },
     ChannelClosed { code: code(), text: text(), operation: text() },

@@ -43,7 +43,7 @@ pub(crate) fn golden_files() -> Vec<(String, String)> {
 pub(crate) fn golden_frames() -> Vec<(String, Vec<u8>)> {
     golden_files()
         .into_iter()
-        .filter(|(name, _)| name != "opening")
+        .filter(|(name, _)| !name.starts_with("opening"))
         .map(|(name, dump)| (name, parse_hex(&dump)))
         .collect()
 }
