@@ -112,6 +112,8 @@ pub(crate) struct Committer {
     batch: Vec<StagedBlock>,
     /// Where the last written block ends.
     written: u64,
+    /// Bytes of records that are written and not synced.
+    unsynced_bytes: usize,
     /// Segments before this number are to go: everything that was staged when this was asked for is synced.
     release_before: u64,
     ended: bool,
@@ -131,6 +133,7 @@ impl Committer {
             short: false,
             batch,
             written,
+            unsynced_bytes: 0,
             release_before,
             ended: false,
         }
@@ -214,8 +217,6 @@ impl Committer {
         if !rest.is_empty() {
             self.shared.staging.lock().put_back(rest);
         }
-        let bytes = batch.iter().map(StagedBlock::record_bytes).sum();
-        self.shared.staged_bytes.fetch_sub(bytes, Ordering::Relaxed);
         let worked = !batch.is_empty();
         self.batch = batch;
         Ok(worked)
@@ -239,6 +240,7 @@ impl Committer {
         active.file.write_at(&block.bytes, layout.offset(block.start)).during("write", &active.path)?;
         crash_point("journal.commit.written");
         self.written = block.end();
+        self.unsynced_bytes += block.record_bytes();
         self.shared.counters.bytes.fetch_add(block.bytes.len() as u64, Ordering::Relaxed);
         Ok(true)
     }
@@ -261,6 +263,8 @@ impl Committer {
             outcome.during("sync", &self.active.path)?;
         }
         crash_point("journal.commit.synced");
+        // Before anybody is told: who waits for room looks when it is told, and perhaps never again.
+        self.shared.staged_bytes.fetch_sub(std::mem::take(&mut self.unsynced_bytes), Ordering::Relaxed);
         self.shared.synced.store(self.written, Ordering::Release);
         self.shared.counters.commits.fetch_add(1, Ordering::Relaxed);
         self.shared.observer.committed(self.synced());
@@ -309,6 +313,11 @@ impl Committer {
         crash_point("journal.commit.next_segment");
         self.active = Arc::new(next);
         self.shared.segments.write().insert(number, Arc::clone(&self.active));
+        // One commit may take several segments: what is kept ready must not run out before the disk has been asked.
+        if !self.refused && self.files_ready() + 1 < self.files_ready_min() {
+            self.refused = self.add_spare()?.is_none();
+            self.tell_room();
+        }
         Ok(true)
     }
 
@@ -325,13 +334,12 @@ impl Committer {
         if !self.must_make() {
             return Ok(false);
         }
-        let next = self.next.is_none();
-        let made = if !(next && !self.spares.is_empty() || self.has_free_bytes()?) {
-            None
-        } else if next {
+        let made = if self.next.is_some() {
+            self.add_spare()?
+        } else if !self.spares.is_empty() || self.has_free_bytes()? {
             unless_full(self.make(self.active.number + 1))?.map(|next| self.next = Some(next))
         } else {
-            unless_full(self.make_spare())?
+            None
         };
         if made.is_none() && !self.short {
             let dir = self.shared.folder.dir.display();
@@ -376,16 +384,28 @@ impl Committer {
         }
     }
 
+    /// `None` if there is no room for one.
+    fn add_spare(&mut self) -> Result<Option<()>, DiskError> {
+        if self.has_free_bytes()? { unless_full(self.make_spare()) } else { Ok(None) }
+    }
+
     fn make_spare(&mut self) -> Result<(), DiskError> {
-        let folder = &self.shared.folder;
-        // Not the name that the next segment is made under if it is made of no spare.
-        let paths = (self.active.number + 2..).map(|number| path::spare(&folder.dir, number));
-        let unused = paths.into_iter().find(|path| !self.spares.contains(path));
-        if let Some(path) = unused {
-            folder.create(&path)?;
-            self.spares.push(path);
-        }
+        let path = self.unused_spare();
+        self.shared.folder.create(&path)?;
+        self.spares.push(path);
         Ok(())
+    }
+
+    /// A name that no spare file has: two for one file would be one file too few, and the second would not be found.
+    fn unused_spare(&self) -> PathBuf {
+        let mut number = 0;
+        loop {
+            let path = path::spare(&self.shared.folder.dir, number);
+            if !self.spares.contains(&path) {
+                return path;
+            }
+            number += 1;
+        }
     }
 
     fn make(&mut self, number: u64) -> Result<Segment, DiskError> {
@@ -406,8 +426,9 @@ impl Committer {
     fn release(&mut self, number: u64) -> Result<(), DiskError> {
         crash_point("journal.release.begun");
         self.shared.segments.write().remove(&number);
-        let keep = self.spares.len() < self.files_ready_min();
-        self.spares.extend(self.shared.folder.retire(number, keep)?);
+        let keep = (self.spares.len() < self.files_ready_min()).then(|| self.unused_spare());
+        self.shared.folder.retire(number, keep.as_deref())?;
+        self.spares.extend(keep);
         self.refused = false;
         Ok(())
     }

@@ -74,7 +74,7 @@ fn repair(
     // The last first, so that no crash leaves a hole. Removed and not kept: such a file would be the next segment again,
     // with what is in it at the same positions, and then only the epoch would tell old blocks from new.
     for unused in segments.iter().skip(scan.last + 1).rev() {
-        folder.retire(unused.number, false)?;
+        folder.retire(unused.number, None)?;
     }
     segments.truncate(scan.last + 1);
     let Some(mut active) = segments.pop() else {

@@ -234,19 +234,17 @@ impl Folder {
         Ok(Segment { number: segment.number, epoch: segment.epoch, path: segment.path.clone(), file: copy })
     }
 
-    /// Takes a segment's file out of the journal: kept to make another segment of, or removed.
-    pub(crate) fn retire(&self, number: u64, keep: bool) -> Result<Option<PathBuf>, DiskError> {
+    /// Takes a segment's file out of the journal: kept as the spare file `keep`, or removed.
+    pub(crate) fn retire(&self, number: u64, keep: Option<&Path>) -> Result<(), DiskError> {
         let path = path::segment(&self.dir, number);
-        let spare = path::spare(&self.dir, number);
-        if keep {
-            self.disk.rename(&path, &spare).during("rename", &path)?;
-        } else {
-            self.disk.remove(&path).during("remove", &path)?;
+        match keep {
+            Some(spare) => self.disk.rename(&path, spare).during("rename", &path)?,
+            None => self.disk.remove(&path).during("remove", &path)?,
         }
         crash_point("journal.retire.before_dir_sync");
         self.sync_dir()?;
         crash_point("journal.retire.done");
-        Ok(keep.then_some(spare))
+        Ok(())
     }
 
     /// Gives the space of a spare file back.

@@ -103,6 +103,30 @@ fn released_segments_are_room() {
 }
 
 #[test]
+fn no_two_files_that_are_kept_have_one_name() {
+    // Many kept ready, and some segments that come and go: in the end every number has been a spare and a segment.
+    let disk = SimDisk::new(1);
+    let staged_bytes_max = 3 * SEGMENT_BYTES as usize;
+    let options = Options { staged_bytes_max, ..options(Path::new(DIR), 1) };
+    let mut opened = open_as(Arc::new(disk.clone()), options).unwrap();
+    let mut records = Vec::new();
+    for round in 0..60 {
+        let until = records.len() + 3 + round % 11;
+        let mut count = records.len();
+        fill(&mut opened, &mut records, |_| {
+            count += 1;
+            count <= until
+        });
+        opened.journal.release_before(records[records.len() - 1 - round % 7].0);
+        step_all(&mut opened);
+        assert!(opened.told.failed.lock().is_empty(), "round {round}: {:?}", opened.told.failed.lock());
+        let spares =
+            disk.files().iter().filter(|file| file.extension().is_some_and(|e| e == "spare")).count();
+        assert!(spares >= 4, "round {round}: {spares} spares, and the next segment");
+    }
+}
+
+#[test]
 fn what_is_to_stay_free_is_used_only_when_nothing_could_be_committed_without() {
     let disk = SimDisk::new(1);
     disk.set_capacity(10 * SEGMENT_BYTES);

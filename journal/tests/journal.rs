@@ -188,6 +188,38 @@ fn room_ends_at_the_limit_and_returns_with_the_commit() {
     assert!(journal.has_room());
 }
 
+/// Looks for room when it is told of a commit, as a publisher that waits does.
+#[derive(Default)]
+struct Looking {
+    journal: std::sync::OnceLock<std::sync::Weak<Journal>>,
+    found: Mutex<Vec<bool>>,
+}
+
+impl Observer for Looking {
+    fn committed(&self, _: Synced) {
+        let journal = self.journal.get().and_then(std::sync::Weak::upgrade).unwrap();
+        self.found.lock().push(journal.has_room());
+    }
+
+    fn failed(&self, error: &CommitError) {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn who_is_told_of_a_commit_finds_the_room_that_it_made() {
+    let looking = Arc::new(Looking::default());
+    let options = Options { staged_bytes_max: 1000, ..options(Path::new(DIR), 1) };
+    let observer = Arc::clone(&looking) as Arc<dyn Observer>;
+    let (journal, mut stepper, _) =
+        Journal::open_stepped(Arc::new(SimDisk::new(1)), options, observer, &mut |_| Ok(())).unwrap();
+    looking.journal.set(Arc::downgrade(&journal)).unwrap();
+    stage(&journal, &[vec![0; 2000]]);
+    assert!(!journal.has_room());
+    stepper.step();
+    assert_eq!(*looking.found.lock(), [true]);
+}
+
 #[test]
 fn a_staged_record_is_read_from_memory() {
     let Opened { journal, .. } = open(&SimDisk::new(1), 1).unwrap();
