@@ -21,13 +21,14 @@ use crate::config::{self, Config, Conflict};
 use crate::connection::{self, Context, Dialect};
 use crate::listener::{Listener, ListenerLimits};
 use crate::logs::{LogTap, LogTapReceiver};
+use crate::machine::pressure::{Levels, Pressure};
 use crate::queue::Work;
-use crate::reclaim;
 use crate::store::{
     Checkpoint, CheckpointError, Memory, Pins, Progress, ProgressReporter, Recovered, Replay, Store,
     StoreError,
 };
 use crate::topology::{self, Alarms, Definition, READERS, Readers, Topology, VhostLimits};
+use crate::upkeep::reclaim;
 
 /// How many password hashes are computed at a time.
 const HASHING_MAX: usize = 2;
@@ -167,6 +168,11 @@ impl Broker {
         address.map_or_else(String::new, |address| format!("amqp://guest:guest@{address}"))
     }
 
+    /// Whether publishes are taken. The program may hold them back for reasons of its own.
+    pub fn pressure(&self) -> &Pressure {
+        &self.context.pressure
+    }
+
     /// Waits until the broker cannot go on, and says why. It never does if all is well.
     pub async fn failed(&self) -> String {
         let mut progress = self.context.store.progress();
@@ -266,9 +272,10 @@ impl BrokerBuilder {
         let amqp_sockets =
             bind(&config.listen_amqp, |address, source| StartError::ListenAmqp { address, source }).await?;
         let clock = Clock::start();
+        let pressure = Arc::new(Pressure::default());
         let opened = tokio::task::spawn_blocking({
-            let config = config.clone();
-            move || open(&config, clock.now_ms())
+            let (config, pressure) = (config.clone(), Arc::clone(&pressure));
+            move || open(&config, pressure, clock.now_ms())
         })
         .await??;
         let Opened { store, checkpoint, mut recovered, recovery } = opened;
@@ -285,10 +292,11 @@ impl BrokerBuilder {
         for vhost in &config.vhosts {
             topology.ensure_vhost(vhost)?;
         }
-        let context = Arc::new(context(&config, topology, store, clock)?);
+        let context = Arc::new(context(&config, topology, store, pressure, clock)?);
         let tasks = TaskTracker::new();
         let checkpoint = checkpoint_path(&config.data_dir);
         background(&tasks, &context, alarms, checkpoint.clone());
+        tasks.spawn(watch_pressure(Arc::clone(&context), levels(&config), config.data_dir.clone()));
         for _ in 0..READERS {
             tasks.spawn(read(Arc::clone(&context), Arc::clone(&readers)));
         }
@@ -343,14 +351,16 @@ fn checkpoint_path(data_dir: &Path) -> PathBuf {
 }
 
 /// Locks the data directory, and reads all that is in it.
-fn open(config: &Config, now_ms: u64) -> Result<Opened, StartError> {
+fn open(config: &Config, pressure: Arc<Pressure>, now_ms: u64) -> Result<Opened, StartError> {
     let path = config.data_dir.clone();
     make_private_dir(&path).map_err(|source| StartError::DataDir { path, source })?;
-    let (reporter, progress): (_, watch::Receiver<Progress>) = ProgressReporter::new();
+    let (reporter, progress): (_, watch::Receiver<Progress>) =
+        ProgressReporter::with(move || pressure.hold_for_disk());
     let options = leveret_journal::Options {
         dir: config.data_dir.join("journal"),
         segment_bytes: config.journal.segment_bytes as u64,
         staged_bytes_max: config.journal.staged_bytes_max,
+        free_bytes_min: config.disk.free_bytes_low as u64,
         seed: crate::auth::seed().map_err(StartError::Entropy)?,
     };
     let pins = Arc::new(Pins::new(options.segment_bytes));
@@ -413,6 +423,7 @@ fn context(
     config: &Config,
     topology: Arc<Topology>,
     store: Arc<Store>,
+    pressure: Arc<Pressure>,
     clock: Clock,
 ) -> Result<Context, StartError> {
     let key = BootKey::random().map_err(StartError::Entropy)?;
@@ -434,9 +445,26 @@ fn context(
         clock,
         limits,
         gate: Arc::default(),
+        pressure,
         stopping: CancellationToken::new(),
         cutting: CancellationToken::new(),
     })
+}
+
+fn levels(config: &Config) -> Levels {
+    Levels {
+        disk_low: config.disk.free_bytes_low as u64,
+        disk_high: config.disk.free_bytes_high as u64,
+        resident_max: config.memory.resident_bytes_max as u64,
+    }
+}
+
+/// Holds publishers back while disk or memory is short, until the broker stops.
+async fn watch_pressure(context: Arc<Context>, levels: Levels, data_dir: PathBuf) {
+    tokio::select! {
+        () = context.pressure.run(levels, data_dir, context.store.progress(), |progress| progress.short_of_room) => {}
+        () = context.stopping.cancelled() => {}
+    }
 }
 
 /// Reads messages back until the broker stops.

@@ -16,8 +16,7 @@
 //! `broker > listener > connection > channel > topology > {exchange, queue} > store > (journal, protocol)`.
 
 mod broker;
-pub mod inspect;
-mod reclaim;
+mod upkeep;
 
 pub mod listener;
 pub mod connection;
@@ -31,5 +30,8 @@ pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod logs;
+pub mod machine;
 
 pub use broker::{Broker, BrokerBuilder, StartError, StopError};
+pub use machine::pressure;
+pub use upkeep::inspect;

@@ -86,6 +86,7 @@ fn the_example_file_and_the_help_show_every_setting() {
     let mut keys: Vec<_> = example_settings().into_iter().map(|(key, _)| key).collect();
     // These depend on who reads them: on their passwords, and on the machine.
     keys.extend(["users".to_owned(), "memory.messages_bytes_max".to_owned()]);
+    keys.push("memory.resident_bytes_max".to_owned());
     assert!(EXAMPLE.contains("[[users]]") && EXAMPLE.contains("# messages_bytes_max = "));
     for key in &keys {
         let flag = format!("\n      --{} <", key.replace(['.', '_'], "-"));
@@ -249,6 +250,15 @@ const REFUSED_FILES: &[(&str, &str)] = &[
         "[journal]\nsegment_bytes = \"48 MiB\"",
         "leveret.toml:2: journal.segment_bytes: 48 MiB is not a power of two, as a segment must be; write 32 MiB or \
          64 MiB",
+    ),
+    (
+        "[disk]\nfree_bytes_high = \"1 MiB\"",
+        "leveret.toml:2: disk.free_bytes_high: 1 MiB is less than disk.free_bytes_low (256 MiB), and there is nothing between \
+         to wait for; write 256 MiB or more",
+    ),
+    (
+        "[memory]\nresident_bytes_max = \"1 MiB\"",
+        "leveret.toml:2: memory.resident_bytes_max: 1 MiB is out of range; write 64 MiB to 1048576 TiB",
     ),
     (
         "[journal]\nsegment_bytes = \"2 GiB\"",

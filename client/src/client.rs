@@ -14,7 +14,7 @@ use crate::consumer::ConsumerBuilder;
 use crate::delivery::Delivery;
 use crate::error::{CloseError, ConnectError, DeclareError};
 use crate::publisher::PublisherBuilder;
-use crate::state::{ConnectionState, StateWatch};
+use crate::state::{ConnectionState, PublishingWatch, StateWatch};
 use crate::topology::{Binding, DeclaredQueue, Exchange, Queue};
 
 /// A connection to a broker. Cheap to clone; all clones share one connection, which closes when the last of
@@ -161,6 +161,12 @@ impl Client {
     /// How the connection is doing, and a way to wait for news.
     pub fn state(&self) -> StateWatch {
         StateWatch(self.shared().state.subscribe())
+    }
+
+    /// Whether the broker takes messages, and a way to wait for news. While it does not, publishers wait by themselves, and
+    /// consumers go on.
+    pub fn publishing(&self) -> PublishingWatch {
+        PublishingWatch(self.shared().publishing.subscribe())
     }
 
     /// Closes in good order: consumers end and what they had not handed out is released, everything that was

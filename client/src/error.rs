@@ -34,6 +34,7 @@ impl Refusal {
             ReplyCode::ConnectionForced
                 | ReplyCode::ResourceLocked
                 | ReplyCode::ResourceError
+                | ReplyCode::PublishingPaused
                 | ReplyCode::InternalError
         )
     }
@@ -284,7 +285,10 @@ impl PublishError {
             Self::Refused { code, .. } => {
                 matches!(
                     code,
-                    ReplyCode::ResourceError | ReplyCode::InternalError | ReplyCode::ResourceLocked
+                    ReplyCode::ResourceError
+                        | ReplyCode::PublishingPaused
+                        | ReplyCode::InternalError
+                        | ReplyCode::ResourceLocked
                 )
             }
             _ => false,
@@ -321,6 +325,7 @@ fn describe(code: ReplyCode) -> &'static str {
     match code {
         ReplyCode::NotFound => "there is no such exchange",
         ReplyCode::AccessRefused => "this user may not publish there, or nobody may",
+        ReplyCode::PublishingPaused => "the broker is short of disk or memory, and takes no messages for now",
         ReplyCode::ResourceError => "a queue is full, or the broker is out of room",
         ReplyCode::ContentTooLarge => "it is larger than a queue or the broker takes",
         ReplyCode::InternalError => "the broker failed, and its log says more",

@@ -36,6 +36,8 @@
 //!
 //! - One task for each client owns the socket. It never waits for the application: deliveries are bounded by the
 //!   prefetch, messages in flight by the publisher's window, and what waits to be written by 4 MiB.
+//! - A broker that is short of disk or memory takes no messages until it has room again. Publishers wait meanwhile,
+//!   consumers go on, and [`Client::publishing`] tells.
 //! - A lost connection is made again, see [`Recovery`]. What was not confirmed comes back as
 //!   [`PublishError::OutcomeUnknown`]; it is never sent again silently.
 //! - A [`Delivery`] is settled by value. One that is dropped is requeued.
@@ -75,6 +77,6 @@ pub use publisher::{
 };
 pub use receipt::{Confirmed, Receipt};
 pub use recovery::Recovery;
-pub use state::{ConnectionState, StateWatch};
+pub use state::{ConnectionState, Publishing, PublishingWatch, StateWatch};
 pub use topology::{Binding, DeclaredQueue, Exchange, Overflow, Queue};
 pub use uri::{PORT_DEFAULT, UriError};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use leveret_protocol::ExchangeName;
+use leveret_protocol::{ExchangeName, ReplyCode};
 
 use crate::client::Handle;
 use crate::connection::Shared;
@@ -111,15 +111,28 @@ pub struct Publisher(Arc<Inner>);
 impl Publisher {
     /// Publishes and waits until the broker has the message: `Ok` means that every queue it was routed to has
     /// it, and that it is on disk if message and queue are durable.
+    ///
+    /// If the broker takes no messages for now (see [`Client::publishing`](crate::Client::publishing)) it waits until it
+    /// does, and sends a message again that was refused for that reason: no queue had it.
     pub async fn publish(
         &self,
         routing_key: &str,
         message: impl Into<Message>,
     ) -> Result<Confirmed, PublishError> {
-        self.send(routing_key, message).await?.confirmed().await
+        let mut message = message.into();
+        loop {
+            match self.send(routing_key, message).await?.confirmed().await {
+                Err(PublishError::Refused { code: ReplyCode::PublishingPaused, message: back }) => {
+                    message = *back;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
-    /// Publishes and waits only for room in the window; the receipt tells what became of the message.
+    /// Publishes and waits only for room in the window, and for a broker that takes messages; the receipt tells what
+    /// became of the message. One that was on its way when the broker stopped taking messages may be refused with
+    /// [`ReplyCode::PublishingPaused`]: no queue has it, and it can be sent again.
     pub async fn send(
         &self,
         routing_key: &str,

@@ -1,5 +1,7 @@
 //! How a client's connection is doing.
 
+use std::sync::Arc;
+
 use tokio::sync::watch;
 
 use crate::error::ConnectionLost;
@@ -53,6 +55,36 @@ impl StateWatch {
 
     /// Waits for a state that this watch has not shown yet. `None` once the client is gone.
     pub async fn changed(&mut self) -> Option<ConnectionState> {
+        self.0.changed().await.ok()?;
+        Some(self.0.borrow_and_update().clone())
+    }
+}
+
+/// Whether the broker takes messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Publishing {
+    /// It does, as far as is known: an older broker does not tell, and without a connection nobody does.
+    Open,
+    /// Not for now. Publishers wait; what had been sent before may have been refused.
+    Paused {
+        /// What the broker is short of, in a sentence.
+        reason: Arc<str>,
+    },
+}
+
+/// Watches whether the broker takes messages. Only the newest news is kept.
+#[derive(Debug, Clone)]
+pub struct PublishingWatch(pub(crate) watch::Receiver<Publishing>);
+
+impl PublishingWatch {
+    /// What was said last.
+    pub fn current(&self) -> Publishing {
+        self.0.borrow().clone()
+    }
+
+    /// Waits for news that this watch has not shown yet. `None` once the client is gone.
+    pub async fn changed(&mut self) -> Option<Publishing> {
         self.0.changed().await.ok()?;
         Some(self.0.borrow_and_update().clone())
     }

@@ -21,6 +21,7 @@
 
 mod block;
 mod commit;
+mod damage;
 mod disk;
 mod error;
 pub mod faults;
@@ -34,7 +35,6 @@ mod segment;
 #[cfg(feature = "sim")]
 mod sim;
 mod stage;
-mod survey;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -49,6 +49,7 @@ use crate::error::During as _;
 use crate::segment::{Folder, Layout};
 use crate::stage::{Staging, Stop};
 
+pub use damage::{Lost, SegmentFigures, Survey, salvage, survey};
 pub use disk::{Disk, DiskFile, DiskLock, RealDisk};
 pub use error::{CommitError, Damage, DiskError, OpenError, ReadError, ReplayError, StageError};
 pub use position::{Position, Synced};
@@ -58,7 +59,6 @@ pub use segment::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 #[cfg(feature = "sim")]
 pub use sim::{Call, Loss, SimDisk, Stepper};
 pub use stage::Group;
-pub use survey::{Lost, SegmentFigures, Survey, salvage, survey};
 
 /// How a journal is kept.
 #[derive(Debug, Clone)]

@@ -161,6 +161,8 @@ fn arg(setting: &Setting, defaults: &Config) -> Arg {
     let heading = match setting.table() {
         "" => "Settings",
         "limits" => "Limits",
+        "memory" => "Memory",
+        "disk" => "Disk",
         _ => "Journal",
     };
     Arg::new(setting.key)

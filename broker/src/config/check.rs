@@ -10,7 +10,7 @@ use leveret_journal::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use leveret_protocol::FRAME_BYTES_MIN;
 
 use super::value::{Bytes, Count, Kind, Time};
-use super::{Config, JournalOptions, KIB, Limits, MIB};
+use super::{Config, DiskOptions, JournalOptions, KIB, Limits, MIB};
 use crate::auth::GUEST;
 
 /// What a message needs in a frame or in the journal beside its body and properties, at most: its exchange and
@@ -42,6 +42,8 @@ impl Config {
         self.limits.check()?;
         self.journal.check()?;
         self.check_message_fits()?;
+        self.disk.check()?;
+        within::<Bytes>("memory.resident_bytes_max", &self.memory.resident_bytes_max, 64 * MIB..=1 << 60)?;
         within::<Time>("shutdown_timeout", &self.shutdown_timeout, Duration::ZERO..=HOUR)?;
         if self.vhosts.is_empty() {
             return Err(conflict("vhosts", None, "there is none, and a client enters one; write [\"/\"]"));
@@ -170,6 +172,20 @@ impl JournalOptions {
             return Err(conflict(SEGMENT_BYTES, None, reason));
         }
         within::<Bytes>("journal.staged_bytes_max", &self.staged_bytes_max, MIB..=4 * GIB)
+    }
+}
+
+impl DiskOptions {
+    fn check(&self) -> Result<(), Conflict> {
+        let Self { free_bytes_low: low, free_bytes_high: high } = self;
+        if high >= low {
+            return Ok(());
+        }
+        let [low, high] = [low, high].map(Bytes::show);
+        let reason = format!(
+            "{high} is less than disk.free_bytes_low ({low}), and there is nothing between to wait for; write {low} or more"
+        );
+        Err(conflict("disk.free_bytes_high", Some("disk.free_bytes_low"), reason))
     }
 }
 

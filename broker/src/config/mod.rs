@@ -10,7 +10,6 @@ mod arguments;
 mod check;
 mod error;
 mod file;
-mod machine;
 mod settings;
 mod users;
 mod value;
@@ -60,6 +59,8 @@ pub struct Config {
     pub journal: JournalOptions,
     /// How much memory is used.
     pub memory: MemoryOptions,
+    /// How much of the disk is left alone.
+    pub disk: DiskOptions,
     /// What is logged.
     pub log: LogFilter,
     /// How long a stop waits for connections to end by themselves; then they are cut.
@@ -111,6 +112,17 @@ pub struct MemoryOptions {
     /// How many bytes of messages may be in memory. What exceeds it waits in the journal, and is read back before
     /// consumers need it.
     pub messages_bytes_max: usize,
+    /// Publishes are held back while the process has more bytes than this in memory, and until it has a tenth less.
+    pub resident_bytes_max: usize,
+}
+
+/// How much of the disk is left alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskOptions {
+    /// Publishes are held back while fewer bytes than this are free, so that settles always have room.
+    pub free_bytes_low: usize,
+    /// Until this many are free again.
+    pub free_bytes_high: usize,
 }
 
 impl Default for Config {
@@ -124,6 +136,7 @@ impl Default for Config {
             limits: Limits::default(),
             journal: JournalOptions::default(),
             memory: MemoryOptions::default(),
+            disk: DiskOptions::default(),
             log: LogFilter::default(),
             shutdown_timeout: Duration::from_secs(10),
         }
@@ -150,10 +163,16 @@ impl Default for Limits {
 }
 
 impl Default for MemoryOptions {
-    /// A quarter of what the machine or the container allows, and at most 2 GiB.
+    /// A quarter of what the machine or the container allows for messages, and at most 2 GiB; four fifths for all.
     fn default() -> Self {
-        let quarter = machine::memory_bytes() / 4;
-        Self { messages_bytes_max: usize::try_from(quarter).unwrap_or(usize::MAX).min(2 * GIB) }
+        let allowed = usize::try_from(crate::machine::memory_bytes()).unwrap_or(usize::MAX);
+        Self { messages_bytes_max: (allowed / 4).min(2 * GIB), resident_bytes_max: allowed / 5 * 4 }
+    }
+}
+
+impl Default for DiskOptions {
+    fn default() -> Self {
+        Self { free_bytes_low: 256 * MIB, free_bytes_high: 512 * MIB }
     }
 }
 

@@ -118,6 +118,13 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting!("memory.messages_bytes_max", memory.messages_bytes_max: Bytes,
         "How much memory messages may take up; what is more waits in the journal until consumers are about to \
          need it. Unless set, a quarter of what the machine or container has, and at most 2 GiB"),
+    setting!("memory.resident_bytes_max", memory.resident_bytes_max: Bytes,
+        "While the process has more than this in memory, publishers are held back, and until it has a tenth less. \
+         Unless set, four fifths of what the machine or container has"),
+    setting!("disk.free_bytes_low", disk.free_bytes_low: Bytes,
+        "While less than this is free on the disk of the data, publishers are held back; settles go on"),
+    setting!("disk.free_bytes_high", disk.free_bytes_high: Bytes,
+        "How much must be free again until publishers go on"),
 ];
 
 /// The setting of that name in the file.

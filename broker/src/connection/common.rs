@@ -21,6 +21,16 @@ pub(super) struct Common<P: Protocol> {
     pub(super) work: Work,
     /// Whether something was published since the journal's room was looked at.
     pub(super) published: bool,
+    /// Why publishes are held back, as the client was last told.
+    told_of_pause: Option<Arc<str>>,
+}
+
+/// What a client did not know of a pause.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum News {
+    Begins(Arc<str>),
+    HasAnotherReason(Arc<str>),
+    Ends,
 }
 
 impl<P: Protocol> Common<P> {
@@ -39,6 +49,7 @@ impl<P: Protocol> Common<P> {
             confirms: ConfirmRuns::default(),
             work: Work::default(),
             published: false,
+            told_of_pause: None,
         }
     }
 
@@ -63,10 +74,28 @@ impl<P: Protocol> Common<P> {
     /// Waits until the client has read its answers, and a publisher until the disk has caught up.
     pub(super) async fn wait_for_room(&mut self) {
         self.outbox.wait_for_room().await;
-        if std::mem::take(&mut self.published) {
+        // While publishes are held back only settles reach the journal. If there is no disk left even for these, memory
+        // must not be what takes them.
+        if std::mem::take(&mut self.published) || self.context.pressure.is_on() {
             // If the journal has failed the broker is about to stop, and this connection with it.
             self.context.store.wait_for_room().await;
         }
+    }
+
+    /// What of this is news for the client; it counts as told.
+    pub(super) fn news_of_pause(&mut self, reason: Option<Arc<str>>) -> Option<News> {
+        let before = std::mem::replace(&mut self.told_of_pause, reason.clone());
+        match (before, reason) {
+            (None, Some(reason)) => Some(News::Begins(reason)),
+            (Some(before), Some(reason)) if before != reason => Some(News::HasAnotherReason(reason)),
+            (Some(_), None) => Some(News::Ends),
+            _ => None,
+        }
+    }
+
+    /// Why publishes are held back, if they are.
+    pub(super) fn pause(&self) -> Option<Arc<str>> {
+        self.context.pressure.watch().borrow().reason()
     }
 
     /// Sends an encoded frame behind everything that was due, such as confirms that wait for the disk.

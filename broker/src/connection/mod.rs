@@ -34,6 +34,7 @@ use self::reader::Reader;
 use self::writer::Writer;
 use crate::auth::{Throttle, Users};
 use crate::clock::Clock;
+use crate::machine::pressure::Pressure;
 use crate::queue::{ConnectionId, Gate};
 use crate::store::Store;
 use crate::topology::Topology;
@@ -73,6 +74,8 @@ pub struct Context {
     pub clock: Clock,
     /// Bounds.
     pub limits: Limits,
+    /// Whether publishes are taken.
+    pub pressure: Arc<Pressure>,
     /// Closed before the broker stops, so that nothing is delivered while connections end.
     pub gate: Arc<Gate>,
     /// Cancelled when the broker stops: clients are told, and have time to take what is left for them.

@@ -82,6 +82,10 @@ pub(super) trait Session: Send {
     /// connection get none any more.
     fn resume(&mut self);
 
+    /// Tells the client that publishes are held back, and why, or are not any more; if that is news, and if the client
+    /// knows how to be told.
+    fn tell_of_pause(&mut self, reason: Option<Arc<str>>);
+
     /// Tells the client that the connection ends, behind everything that was due, such as confirms that wait for the
     /// disk. With `keep`, the client keeps what it holds until the session is closed; otherwise no delivery comes
     /// after this.

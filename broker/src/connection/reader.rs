@@ -70,6 +70,9 @@ impl<S: Session> Reader<S> {
 
     async fn serve(&mut self, context: &Context) -> End {
         let resume = Arc::clone(&self.resume);
+        let mut pressure = context.pressure.watch();
+        // What is on already is news for this client.
+        pressure.mark_changed();
         loop {
             let mut full = false;
             match self.session.apply_all(&mut self.buffer) {
@@ -95,6 +98,10 @@ impl<S: Session> Reader<S> {
                     Ok(_) => {}
                 },
                 () = resume.notified() => self.session.resume(),
+                Ok(()) = pressure.changed() => {
+                    let reason = pressure.borrow_and_update().reason();
+                    self.session.tell_of_pause(reason);
+                }
                 () = context.stopping.cancelled() => return End::stopping(),
             }
         }

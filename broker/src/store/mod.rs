@@ -75,29 +75,47 @@ pub struct Store {
 pub struct Progress {
     /// Rises with every commit; wakes those who wait for one.
     pub commits: u64,
+    /// The journal cannot keep as many files ready as it should: publishers are to wait.
+    pub short_of_room: bool,
     /// Why the journal stopped for good, if it did.
     pub failure: Option<Arc<str>>,
 }
 
 /// Passes the commit thread's news on to whoever waits for them.
-#[derive(Debug)]
-pub struct ProgressReporter(watch::Sender<Progress>);
+pub struct ProgressReporter {
+    progress: watch::Sender<Progress>,
+    /// Called at once, by the commit thread, when the journal runs short of room: until publishers are held back it uses
+    /// up what is reserved for settles.
+    on_short: Box<dyn Fn() + Send + Sync>,
+}
 
 impl ProgressReporter {
     /// A reporter for a journal, and what the store listens to.
     pub fn new() -> (Arc<Self>, watch::Receiver<Progress>) {
-        let (sender, receiver) = watch::channel(Progress::default());
-        (Arc::new(Self(sender)), receiver)
+        Self::with(|| {})
+    }
+
+    /// As [`ProgressReporter::new`]; `on_short` must not wait for anything.
+    pub fn with(on_short: impl Fn() + Send + Sync + 'static) -> (Arc<Self>, watch::Receiver<Progress>) {
+        let (progress, receiver) = watch::channel(Progress::default());
+        (Arc::new(Self { progress, on_short: Box::new(on_short) }), receiver)
     }
 }
 
 impl Observer for ProgressReporter {
     fn committed(&self, _: Synced) {
-        self.0.send_modify(|progress| progress.commits += 1);
+        self.progress.send_modify(|progress| progress.commits += 1);
     }
 
     fn failed(&self, error: &CommitError) {
-        self.0.send_modify(|progress| progress.failure = Some(error.to_string().into()));
+        self.progress.send_modify(|progress| progress.failure = Some(error.to_string().into()));
+    }
+
+    fn short_of_room(&self, short: bool) {
+        if short {
+            (self.on_short)();
+        }
+        self.progress.send_modify(|progress| progress.short_of_room = short);
     }
 }
 

@@ -15,6 +15,7 @@ use super::requests::Waiting;
 use super::subscription::{CONSUMER, RawDelivery, Subscription};
 use super::window::{Ended, Window};
 use crate::error::{ConnectionLost, ConsumeError, Interruption, ProtocolError, Refusal, RequestFailure};
+use crate::state::Publishing;
 
 /// Whether the connection goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,6 +140,10 @@ impl Dispatcher {
                 let refusal = Refusal { operation: "Close".to_owned(), code, text };
                 return Err(ConnectionLost::Ended(refusal));
             }
+            Control::PublishingPaused(paused) => {
+                self.shared.publishing_is(Publishing::Paused { reason: paused.reason.into() });
+            }
+            Control::PublishingResumed(_) => self.shared.publishing_is(Publishing::Open),
             Control::Closed(Closed {}) => return Ok(Flow::Closed),
             other => {
                 return Err(unexpected(other.name(), "a frame that a broker sends on an open connection"));

@@ -34,7 +34,7 @@ use crate::error::{
 };
 use crate::publisher::Publisher;
 use crate::request::Replies;
-use crate::state::ConnectionState;
+use crate::state::{ConnectionState, Publishing};
 use crate::topology::Topology;
 
 /// What the handles of a client, its driver and its recovery share.
@@ -46,6 +46,7 @@ pub(crate) struct Shared {
     pub(crate) topology: Mutex<Topology>,
     pub(crate) gets: Gets,
     pub(crate) state: watch::Sender<ConnectionState>,
+    pub(crate) publishing: watch::Sender<Publishing>,
     /// The publisher of requests and replies, made when it is first needed.
     pub(crate) direct: Mutex<Option<Publisher>>,
     /// The queue for replies, made when it is first needed.
@@ -70,6 +71,7 @@ impl Shared {
             topology: Mutex::default(),
             gets: Gets::default(),
             state: watch::Sender::new(ConnectionState::Connecting),
+            publishing: watch::Sender::new(Publishing::Open),
             direct: Mutex::default(),
             replies: Mutex::default(),
             to_open: Mutex::default(),
@@ -284,9 +286,21 @@ impl Shared {
         drop((direct, replies));
     }
 
+    /// The broker said whether it takes publishes.
+    pub(crate) fn publishing_is(&self, publishing: Publishing) {
+        self.outbox.pause(matches!(publishing, Publishing::Paused { .. }));
+        self.publishing.send_replace(publishing);
+    }
+
     fn disconnect(&self, cause: &Interruption, failure: &RequestFailure) {
         // First the outbox, so that nothing is added for a connection that is gone while the rest is told.
         self.outbox.go_offline(cause);
+        // The next connection is told anew.
+        self.publishing.send_if_modified(|publishing| {
+            let paused = matches!(publishing, Publishing::Paused { .. });
+            *publishing = Publishing::Open;
+            paused
+        });
         self.requests.fail_all(failure);
         self.gets.clear();
     }

@@ -1,5 +1,7 @@
 //! What waits to be written: frames, and settles that are still to become frames.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::BytesMut;
 use leveret_protocol::{
     Control, Credit, FRAME_BYTES_BEFORE_OPEN, HEADER_BYTES, METADATA_BYTES_MAX, PublishParts, Ranges, Verb,
@@ -22,8 +24,10 @@ pub(crate) struct Outbox {
     pending: Mutex<Pending>,
     /// Rung when the driver sleeps and there is something to write.
     doorbell: Notify,
-    /// Rung when a full outbox was emptied.
+    /// Rung when a full outbox was emptied, and when the broker takes publishes again.
     pub(crate) room: Notify,
+    /// The broker takes no publishes for now.
+    paused: AtomicBool,
     /// Rung when the last caller of `ack_durably` got its answer.
     pub(crate) quiet: Notify,
 }
@@ -50,6 +54,8 @@ struct Pending {
 pub(crate) enum Rejected {
     /// Wait for [`Outbox::room`].
     Full,
+    /// Wait for the broker to take publishes again.
+    Paused,
     /// Wait for the connection to come back.
     Offline,
     /// It fits no frame.
@@ -71,6 +77,7 @@ impl Outbox {
             pending: Mutex::new(pending),
             doorbell: Notify::new(),
             room: Notify::new(),
+            paused: AtomicBool::new(false),
             quiet: Notify::new(),
         }
     }
@@ -80,6 +87,9 @@ impl Outbox {
         self.with(|pending| {
             if !pending.online {
                 return Err(Rejected::Offline);
+            }
+            if self.paused.load(Ordering::Relaxed) {
+                return Err(Rejected::Paused);
             }
             if pending.frames.len() >= OUTBOX_BYTES_MAX {
                 pending.room_wanted = true;
@@ -198,6 +208,8 @@ impl Outbox {
 
     /// The connection is gone, and with it what was not written.
     pub(crate) fn go_offline(&self, cause: &Interruption) {
+        // The next connection is told anew.
+        self.paused.store(false, Ordering::Relaxed);
         let settles = {
             let mut pending = self.pending.lock();
             pending.online = false;
@@ -211,6 +223,14 @@ impl Outbox {
         }
         self.quiet.notify_waiters();
         self.room.notify_waiters();
+    }
+
+    /// The broker takes no publishes for now, or takes them again.
+    pub(crate) fn pause(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Relaxed);
+        if !paused {
+            self.room.notify_waiters();
+        }
     }
 
     /// Swaps everything that waits into `out`, which is empty. If that is nothing, the next caller that appends

@@ -173,7 +173,7 @@ impl Window {
         };
         match outbox.publish(self.channel, &parts) {
             Ok(()) => Ok(routing_key),
-            Err(Rejected::Full | Rejected::Offline) => Err(AppendError::Wait),
+            Err(Rejected::Full | Rejected::Paused | Rejected::Offline) => Err(AppendError::Wait),
             Err(Rejected::TooLarge { size, limit }) => Err(AppendError::TooLarge { size, limit }),
         }
     }

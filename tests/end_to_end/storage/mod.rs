@@ -2,4 +2,6 @@
 
 mod durability;
 mod formats;
+mod full_disk;
 mod inspection;
+mod pauses;

@@ -161,7 +161,10 @@ impl Handshake<'_> {
         };
         let capable = |of: &str| matches!(capabilities.get(of), Some(FieldValue::Bool(true)));
         self.told_of_refusals = capable("authentication_failure_close");
-        let terms = Terms { cancel_notify: capable("consumer_cancel_notify") };
+        let terms = Terms {
+            cancel_notify: capable("consumer_cancel_notify"),
+            blocked: capable("connection.blocked"),
+        };
         let mechanism = ["PLAIN", "AMQPLAIN"].into_iter().find(|mechanism| *mechanism == start.mechanism);
         self.mechanism = mechanism.ok_or_else(|| {
             let text = format!("unknown authentication mechanism '{}'", start.mechanism.escape_debug());

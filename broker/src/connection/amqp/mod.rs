@@ -62,6 +62,8 @@ pub(super) struct Consumer {
 pub(super) struct Terms {
     /// Whether it wants to hear of consumers that end with their queue.
     cancel_notify: bool,
+    /// Whether it wants to hear when publishes are held back.
+    blocked: bool,
 }
 
 impl Protocol for Amqp {

@@ -7,7 +7,7 @@ use leveret_protocol::amqp::basic::{self, Basic};
 use leveret_protocol::amqp::{
     BasicProperties, Content, InvalidMessage, Method, PublishAttributes, put_method, reply_name, without_bcc,
 };
-use leveret_protocol::{PropertiesFormat, ReplyCode};
+use leveret_protocol::{Outcome, PropertiesFormat, ReplyCode};
 
 use super::super::Violation;
 use super::channel::OpenChannel;
@@ -70,6 +70,10 @@ impl AmqpSession {
             return collected.map_err(|error| faults::refused(&error, common.vhost.name.as_str()));
         }
         common.published = true;
+        if let Some(refused) = ticket_number.filter(|_| common.context.pressure.is_on()) {
+            common.confirms.add(number, refused, Outcome::Refused(ReplyCode::ResourceError));
+            return Ok(());
+        }
         let routed = common.publisher.add(&common.vhost, publication, ticket, common.work.now_ms);
         let routed = routed.map_err(|error| faults::topology(&error, common.vhost.name.as_str()))?;
         if !routed && publish.mandatory {

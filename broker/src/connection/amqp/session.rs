@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use leveret_protocol::amqp::basic::{self, Basic};
-use leveret_protocol::amqp::{Assembled, Frame, FrameKind, Method};
+use leveret_protocol::amqp::{Assembled, Frame, FrameKind, Method, connection};
 use leveret_protocol::{Closes, ReplyCode};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::super::Violation;
-use super::super::common::Common;
+use super::super::common::{Common, News};
 use super::super::protocol::{Entered, Flow, Session, Unfit};
 use super::channel::OpenChannel;
 use super::faults::{self, fault};
@@ -45,6 +45,9 @@ const PUBLISH_IDS: (u16, u16) = (60, 40);
 
 /// How many of the largest messages a connection may have begun and not finished.
 const UNFINISHED_MESSAGES_MAX: usize = 4;
+
+/// The first bytes of a `basic.publish`.
+const PUBLISH_FIRST_BYTES: [u8; 4] = [0, 60, 0, 40];
 
 /// The first bytes of a `basic.consume`.
 const CONSUME_IDS: [u8; 4] = [0, 60, 0, 20];
@@ -95,8 +98,24 @@ impl Session for AmqpSession {
 
     async fn wait_for_room(&mut self) {
         self.common.wait_for_room().await;
-        if self.held.is_some() {
-            self.common.outbox.wait_until_due().await;
+        match &self.held {
+            Some(frame) if is_publish(frame) => self.common.context.pressure.released().await,
+            Some(_) => self.common.outbox.wait_until_due().await,
+            None => {}
+        }
+    }
+
+    fn tell_of_pause(&mut self, reason: Option<Arc<str>>) {
+        if !self.terms.blocked {
+            return;
+        }
+        match self.common.news_of_pause(reason) {
+            // Once for however many causes.
+            Some(News::Begins(reason)) => {
+                self.common.outbox.send(0, connection::Blocked { reason: &reason }, None);
+            }
+            Some(News::Ends) => self.common.outbox.send(0, connection::Unblocked {}, None),
+            Some(News::HasAnotherReason(_)) | None => {}
         }
     }
 
@@ -193,12 +212,25 @@ impl AmqpSession {
     /// Whether a frame must not be applied yet: deliveries to a new consumer do not wait for the disk, and would come
     /// before its `consume-ok` if that had to wait behind an answer that does.
     fn must_wait(&mut self, frame: &Frame) -> Result<bool, Violation> {
+        if is_publish(frame) && self.is_held_back(frame.channel) {
+            self.flush()?;
+            let reason = self.common.pause();
+            self.tell_of_pause(reason);
+            return Ok(true);
+        }
         let consumes = frame.kind == FrameKind::Method && frame.payload.starts_with(&CONSUME_IDS);
         if !consumes {
             return Ok(false);
         }
         self.flush()?;
         Ok(self.common.outbox.holds_back())
+    }
+
+    /// Whether a publish on this channel waits until publishes are taken again, and with it all that comes behind it: as in
+    /// RabbitMQ, since there is no way to refuse it. With confirms there is.
+    fn is_held_back(&self, number: u16) -> bool {
+        self.common.context.pressure.is_on()
+            && self.channels.get(&number).is_some_and(|open| !open.channel.confirms)
     }
 
     fn apply(&mut self, frame: Frame) -> Result<Flow, Violation> {
@@ -313,6 +345,11 @@ impl Drop for AmqpSession {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// Whether a message begins with this frame.
+fn is_publish(frame: &Frame) -> bool {
+    frame.kind == FrameKind::Method && frame.payload.starts_with(&PUBLISH_FIRST_BYTES)
 }
 
 pub(super) fn unimplemented() -> Violation {

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use super::super::login::{self, Refused, Verdict};
 use super::super::protocol::Entered;
 use super::super::{Context, Violation};
-use super::{Native, encoded};
+use super::{Native, Terms, encoded};
 use crate::auth::Refusal;
 use crate::queue::ConnectionId;
 
@@ -54,7 +54,7 @@ struct Handshake<'a> {
 
 impl Handshake<'_> {
     async fn run(&mut self, id: ConnectionId) -> Result<Entered<Native>, Refused> {
-        self.opening().await?;
+        let minor = self.opening().await?;
         let limits = &self.context.limits;
         self.send(Hello {
             product: "Leveret".to_owned(),
@@ -66,13 +66,15 @@ impl Handshake<'_> {
         })
         .await?;
         let user = self.authenticate().await?;
-        self.open(id, user).await
+        self.open(id, user, minor).await
     }
 
-    async fn opening(&mut self) -> Result<(), Refused> {
+    /// Gives the client's minor version.
+    async fn opening(&mut self) -> Result<u8, Refused> {
         let mut got = [0; OPENING_BYTES];
         self.socket.read_exact(&mut got).await?;
-        if let Err(error) = check_opening(got) {
+        let checked = check_opening(got);
+        if let Err(error) = checked {
             let line = format!("{error}\r\n");
             let refusal = if is_http(got) {
                 let head = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n";
@@ -85,7 +87,7 @@ impl Handshake<'_> {
             return Err(error.into());
         }
         self.socket.write_all(&opening()).await?;
-        Ok(())
+        Ok(checked?)
     }
 
     async fn authenticate(&mut self) -> Result<Arc<str>, Refused> {
@@ -116,7 +118,12 @@ impl Handshake<'_> {
         }
     }
 
-    async fn open(&mut self, id: ConnectionId, user: Arc<str>) -> Result<Entered<Native>, Refused> {
+    async fn open(
+        &mut self,
+        id: ConnectionId,
+        user: Arc<str>,
+        minor: u8,
+    ) -> Result<Entered<Native>, Refused> {
         let open: Open = match self.receive().await? {
             Control::Open(open) => open,
             other => return Err(unexpected("Open", &other).into()),
@@ -147,7 +154,8 @@ impl Handshake<'_> {
         .await?;
         let heartbeat = (heartbeat_ms > 0).then(|| Duration::from_millis(heartbeat_ms.into()));
         let rest = std::mem::take(&mut self.buffer);
-        Ok(Entered { user, vhost, frame_bytes_max, channels_max, heartbeat, rest, terms: () })
+        let terms = Terms { knows_pauses: minor >= 1 };
+        Ok(Entered { user, vhost, frame_bytes_max, channels_max, heartbeat, rest, terms })
     }
 
     async fn send(&mut self, control: impl Into<Control>) -> Result<(), Refused> {

@@ -33,10 +33,17 @@ pub(super) struct Consumer {
     number: u32,
 }
 
+/// What was agreed with a client beside the usual.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms {
+    /// Whether its version of the protocol has the frames that say when publishing is paused.
+    knows_pauses: bool,
+}
+
 impl Protocol for Native {
     type Consumer = Consumer;
     type Late = Infallible;
-    type Terms = ();
+    type Terms = Terms;
     type Session = NativeSession;
     type Encoder = NativeEncoder;
 
@@ -54,7 +61,7 @@ impl Protocol for Native {
 
     fn begin(common: Common<Self>, entered: &mut Entered<Self>) -> (NativeSession, NativeEncoder) {
         let encoder = NativeEncoder { frame_bytes_max: entered.frame_bytes_max };
-        (NativeSession::new(common, entered.channels_max, entered.frame_bytes_max), encoder)
+        (NativeSession::new(common, entered), encoder)
     }
 
     fn cancelled(consumer: &Consumer, reason: &str) -> Option<Bytes> {

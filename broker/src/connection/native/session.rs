@@ -5,13 +5,14 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use leveret_protocol::{
     Close, Closed, ConsumerCancelled, Control, ControlError, Credit, DataError, Failed, Frame, Outcome,
-    PropertiesFormat, Publish, ReplyCode, Return, Route, RoutingKey, Settle, SettleParts, kind,
+    PropertiesFormat, Publish, PublishingPaused, PublishingResumed, ReplyCode, Return, Route, RoutingKey,
+    Settle, SettleParts, kind,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::super::Violation;
-use super::super::common::Common;
-use super::super::protocol::{Flow, Session, Unfit};
+use super::super::common::{Common, News};
+use super::super::protocol::{Entered, Flow, Session, Unfit};
 use super::{Native, encoded};
 use crate::channel::{Channel, ChannelError, Publication, Ticket};
 use crate::queue::Verb;
@@ -23,6 +24,8 @@ pub(in super::super) struct NativeSession {
     pub(super) channels: FxHashMap<u16, OpenChannel>,
     pub(super) channels_max: u16,
     pub(super) frame_bytes_max: usize,
+    /// Whether the client can be told that publishing is paused.
+    knows_pauses: bool,
     /// Channels that the broker closed: what the client sent before it knew is ignored.
     pub(super) closed: FxHashSet<u16>,
     ranges: Vec<(u64, u64)>,
@@ -79,6 +82,19 @@ impl Session for NativeSession {
         self.common.wait_for_room().await;
     }
 
+    fn tell_of_pause(&mut self, reason: Option<Arc<str>>) {
+        if !self.knows_pauses {
+            return;
+        }
+        match self.common.news_of_pause(reason) {
+            Some(News::Begins(reason) | News::HasAnotherReason(reason)) => {
+                self.common.outbox.send(0, PublishingPaused { reason: reason.to_string() }, None);
+            }
+            Some(News::Ends) => self.common.outbox.send(0, PublishingResumed {}, None),
+            None => {}
+        }
+    }
+
     fn resume(&mut self) {
         self.common.tick();
         for Unfit { channel, consumer, tag } in self.common.outbox.take_unfit() {
@@ -126,15 +142,29 @@ impl Session for NativeSession {
 }
 
 impl NativeSession {
-    pub(super) fn new(common: Common<Native>, channels_max: u16, frame_bytes_max: usize) -> Self {
+    pub(super) fn new(common: Common<Native>, entered: &Entered<Native>) -> Self {
         Self {
             common,
             channels: FxHashMap::default(),
-            channels_max,
-            frame_bytes_max,
+            channels_max: entered.channels_max,
+            frame_bytes_max: entered.frame_bytes_max,
+            knows_pauses: entered.terms.knows_pauses,
             closed: FxHashSet::default(),
             ranges: Vec::new(),
         }
+    }
+
+    /// Why a publish is not taken for now. The client hears of the pause before it hears of the refusal, or it would try
+    /// again at once.
+    fn held_back(&mut self) -> (ReplyCode, String) {
+        let reason = self.common.pause();
+        let text =
+            format!("{}, and takes no publishes for now", reason.as_deref().unwrap_or("the broker is full"));
+        // If it has just ended, the reader says so, but only to somebody who was told that it had begun.
+        if reason.is_some() {
+            self.tell_of_pause(reason);
+        }
+        (if self.knows_pauses { ReplyCode::PublishingPaused } else { ReplyCode::ResourceError }, text)
     }
 
     /// Takes a settle that the client sent before it saw that the broker stops. It is not answered any more, and a wrong
@@ -207,6 +237,7 @@ impl NativeSession {
 
     fn publish(&mut self, frame: &Frame) -> Result<(), Violation> {
         let publish = Publish::decode(frame.flags, &frame.payload).map_err(malformed)?;
+        let held_back = self.common.context.pressure.is_on().then(|| self.held_back());
         let Some(open) = self.channels.get_mut(&frame.channel) else {
             return self.check_closed(frame.channel);
         };
@@ -222,7 +253,9 @@ impl NativeSession {
         self.common.published = true;
         let (size, max) =
             (publish.body.len() + publish.properties.len(), self.common.context.limits.message_bytes_max);
-        let added = if !registered {
+        let added = if let Some(held_back) = held_back {
+            Err(held_back)
+        } else if !registered {
             Err((ReplyCode::NotFound, "the route was not registered on this channel".to_owned()))
         } else if size > max {
             Err((

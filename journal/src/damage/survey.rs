@@ -1,7 +1,5 @@
 //! What is in a journal's directory, damage and all. Changes nothing.
 
-mod salvage;
-
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,8 +10,6 @@ use crate::recovery::{Recovery, report};
 use crate::scan::{self, OnDamage, Replay, Scan};
 use crate::segment::{Folder, Layout, Segment};
 use crate::{Position, Record, ReplayError};
-
-pub use salvage::salvage;
 
 /// How many segments may be missing in a row.
 const MISSING_MAX: u64 = 1 << 16;
@@ -83,17 +79,17 @@ fn lock_to_read(disk: &dyn Disk, dir: &Path) -> Result<Option<DiskLock>, OpenErr
 }
 
 /// A survey, and what salvaging needs besides.
-pub(crate) struct Surveyed {
-    pub(crate) folder: Folder,
-    pub(crate) segments: Vec<Segment>,
-    pub(crate) scan: Scan,
+pub(super) struct Surveyed {
+    pub(super) folder: Folder,
+    pub(super) segments: Vec<Segment>,
+    pub(super) scan: Scan,
     /// By index: the file as such is damaged.
-    pub(crate) file_damage: Vec<Option<Damage>>,
-    pub(crate) survey: Survey,
+    pub(super) file_damage: Vec<Option<Damage>>,
+    pub(super) survey: Survey,
 }
 
 impl Surveyed {
-    pub(crate) fn read(
+    pub(super) fn read(
         disk: Arc<dyn Disk>,
         dir: &Path,
         seed: u64,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Survey, Surveyed};
+use super::survey::{Survey, Surveyed};
 use crate::block::{self, BLOCK_HEADER_BYTES, BlockKind};
 use crate::disk::{Disk, DiskFile};
 use crate::error::{DiskError, During as _, OpenError};
