@@ -346,7 +346,7 @@ fn print_table(tallies: &[Tally]) {
 /// A visitor who makes mistakes. Returns when the broker has logged the last of it.
 async fn give_the_broker_something_to_log(client: &Client, url: &str) -> anyhow::Result<()> {
     let watched = client.declare(Queue::exclusive()).await?.name();
-    client.bind(Binding::queue(&watched).to(OWN_LOG.exchange).key("debug.connection")).await?;
+    client.bind(Binding::queue(&watched).to(OWN_LOG.exchange).key("*.connection")).await?;
     let mut watch = client.consumer(&watched).without_acks().open().await?;
 
     let visitor = Client::builder(url).name("visitor").connect().await?;
@@ -357,14 +357,19 @@ async fn give_the_broker_something_to_log(client: &Client, url: &str) -> anyhow:
     drop(visitor.consumer("short-lived").open().await?);
     let guess = Client::builder(url).credentials("guest", "123456").connect().await;
     ensure!(guess.is_err(), "a wrong password must not let anybody in");
+    // Logged when the stranger has gone, which may be a moment after it was told.
+    wait_for_line(&mut watch, "a client was not let in").await?;
     visitor.close().await?;
+    wait_for_line(&mut watch, "disconnected").await
+}
 
-    while let Some(line) = watch.try_next().await? {
-        if line.body().starts_with(b"disconnected") {
+async fn wait_for_line(log: &mut Consumer, beginning: &str) -> anyhow::Result<()> {
+    while let Some(line) = log.try_next().await? {
+        if line.body().starts_with(beginning.as_bytes()) {
             return Ok(());
         }
     }
-    bail!("the broker ended before it logged that the visitor left")
+    bail!("the broker ended before it logged: {beginning}")
 }
 
 /// How grave a line is.
