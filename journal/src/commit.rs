@@ -79,6 +79,8 @@ impl Shared {
         tracing::error!(%failure, dir = %self.folder.dir.display(), "nothing more is written to the journal");
         let mut staging = self.staging.lock();
         staging.fail(failure.clone());
+        // Whoever was refused and then waits for all that was staged must not find that it is on disk already.
+        self.end.store(u64::MAX, Ordering::Release);
         self.staged_bytes.store(0, Ordering::Relaxed);
         self.written_changed.notify_all();
         drop(staging);

@@ -176,7 +176,7 @@ impl Journal {
     }
 
     /// Above every record that was staged, and not above any to come. What was staged before this call is durable
-    /// once [`Synced::reaches`] it.
+    /// once [`Synced::reaches`] it. A journal that has failed has an end that is never reached.
     pub fn end(&self) -> Position {
         Position(self.shared.end.load(Ordering::Acquire))
     }

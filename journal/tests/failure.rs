@@ -30,6 +30,7 @@ fn nothing_is_committed_after(call: Call, after: u64) -> bool {
     if failed {
         let (calls, synced, told_before) = (disk.calls(), journal.synced(), told.committed.lock().len());
         assert!(matches!(journal.stage(1).err(), Some(StageError::Failed(CommitError::Disk(_)))));
+        assert!(!synced.reaches(journal.end()), "whoever waits for all that it wrote waits for ever");
         assert!(!stepper.step());
         assert!(matches!(stepper.close(), Err(CommitError::Disk(_))));
         assert_eq!(disk.calls(), calls, "the disk is left alone");
