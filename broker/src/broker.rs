@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leveret_journal::faults::crash_point;
-use leveret_journal::{CommitError, Journal, OpenError, RealDisk, Recovery};
+use leveret_journal::{CommitError, Journal, OpenError, RealDisk};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -278,7 +278,7 @@ impl BrokerBuilder {
             move || open(&config, pressure, clock.now_ms())
         })
         .await??;
-        let Opened { store, checkpoint, mut recovered, recovery } = opened;
+        let Opened { store, checkpoint, mut recovered } = opened;
         let alarms = Arc::new(Alarms::default());
         let readers = Arc::new(Readers::default());
         let topology = Arc::new(Topology::new(
@@ -287,7 +287,7 @@ impl BrokerBuilder {
             Arc::clone(&readers),
             vhost_limits(&config),
         ));
-        restore(&topology, &checkpoint, &mut recovered, recovery.clean, clock)?;
+        restore(&topology, &checkpoint, &mut recovered, clock)?;
         crash_point("start.messages_restored");
         for vhost in &config.vhosts {
             topology.ensure_vhost(vhost)?;
@@ -343,7 +343,6 @@ struct Opened {
     store: Arc<Store>,
     checkpoint: Checkpoint,
     recovered: Recovered,
-    recovery: Recovery,
 }
 
 fn checkpoint_path(data_dir: &Path) -> PathBuf {
@@ -375,9 +374,13 @@ fn open(config: &Config, pressure: Arc<Pressure>, now_ms: u64) -> Result<Opened,
     // The journal's lock keeps other brokers away from the checkpoint, too.
     let checkpoint = Checkpoint::load(&checkpoint_path(&config.data_dir))?;
     crash_point("start.recovered");
-    let recovered = replay.finish(checkpoint.position);
+    let recovered = replay.finish(checkpoint.position, recovery.clean);
     let memory = Memory::new(config.memory.messages_bytes_max as u64);
-    Ok(Opened { store: Store::new(journal, pins, memory, progress), checkpoint, recovered, recovery })
+    let store = Store::new(journal, pins, memory, progress);
+    if !recovery.clean {
+        store.note_interruption()?;
+    }
+    Ok(Opened { store, checkpoint, recovered })
 }
 
 /// Messages and password verifiers are nobody else's business.
@@ -393,7 +396,6 @@ fn restore(
     topology: &Topology,
     checkpoint: &Checkpoint,
     recovered: &mut Recovered,
-    clean: bool,
     clock: Clock,
 ) -> Result<(), StartError> {
     let mut work = Work::default();
@@ -410,7 +412,7 @@ fn restore(
             "messages are missing since the journal was salvaged; `leveret inspect` says which"
         );
     }
-    topology.restore_messages(std::mem::take(recovered), clean, &mut work);
+    topology.restore_messages(std::mem::take(recovered), &mut work);
     Ok(())
 }
 

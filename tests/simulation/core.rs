@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use leveret_broker::queue::{ConnectionId, Queue, Work};
+use leveret_broker::queue::{ConnectionId, Delivery, Queue, Work};
 use leveret_broker::store::{Checkpoint, Memory, Pins, Progress, ProgressReporter, Replay, Store};
 use leveret_broker::topology::{Alarms, Definition, Readers, Topology, Vhost, VhostLimits, compact};
 use leveret_journal::{Journal, OpenError, Options, Position, Recovery, SimDisk, Stepper};
@@ -62,10 +62,13 @@ impl Core {
                 redb::Error::Io(_) | redb::Error::PreviousIo => Failed::Disk,
                 other => Failed::Wrong(format!("the checkpoint: {other}")),
             })?;
-        let recovered = replay.finish(position);
+        let recovered = replay.finish(position, recovery.clean);
         // In every other life nearly all messages leave memory, and are read back.
         let memory = Memory::new(if seed.is_multiple_of(2) { u64::MAX } else { MEMORY_BYTES });
         let store = Store::new(journal, pins, memory, progress.clone());
+        if !recovery.clean {
+            store.note_interruption().map_err(|_| Failed::Disk)?;
+        }
         let limits = VhostLimits { queues_max: 100, exchanges_max: 100, bindings_max: 100 };
         let (alarms, readers) = (Arc::new(Alarms::default()), Arc::new(Readers::default()));
         let topology = Topology::new(Arc::clone(&store), alarms, readers, limits);
@@ -76,7 +79,7 @@ impl Core {
         let definitions = definitions.map_err(|error| Failed::Wrong(format!("a definition: {error}")))?;
         topology.use_queue_ids_above(next_queue.saturating_sub(1));
         topology.restore(compact(definitions), &mut work);
-        topology.restore_messages(recovered, recovery.clean, &mut work);
+        topology.restore_messages(recovered, &mut work);
         for vhost in VHOSTS {
             topology.ensure_vhost(&VhostName::new(vhost).unwrap()).map_err(|_| Failed::Disk)?;
         }
@@ -154,7 +157,14 @@ impl Core {
                 None => return,
             }
         }
+        self.topology.keep_horizons(needed_from, &mut self.work);
         self.store.release_before(needed_from);
+    }
+
+    /// Whether a delivery reaches its client, who is sent it only when the journal has what it waits for.
+    pub(crate) fn sends(&mut self, delivery: &Delivery) -> bool {
+        let Some(after) = delivery.after else { return true };
+        self.store.synced().reaches(after) || self.commit() && self.store.synced().reaches(after)
     }
 
     /// Saves the definitions, as `reclaim` does. `None` if it could not.

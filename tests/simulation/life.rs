@@ -366,7 +366,7 @@ impl Simulation {
         let ready = self.model.now.queues[queue].iter().any(|place| !place.held);
         assert_eq!(got.is_some(), ready, "seed {}: whether {name} has a message", self.seed);
         if let Some(got) = got {
-            self.delivered(queue, &got.delivery, core.store.end());
+            self.delivered(queue, &got.delivery, core);
         }
     }
 
@@ -379,7 +379,7 @@ impl Simulation {
         }
         let deliveries = std::mem::take(&mut *self.inbox.0.lock());
         for delivery in deliveries {
-            self.delivered(CONSUMED, &delivery, core.store.end());
+            self.delivered(CONSUMED, &delivery, core);
             let consumer = delivery.holder;
             let held =
                 self.held.iter().filter(|held| held.queue == CONSUMED && held.holder == consumer).count();
@@ -387,7 +387,7 @@ impl Simulation {
         }
     }
 
-    fn delivered(&mut self, queue: usize, delivery: &Delivery, at: Position) {
+    fn delivered(&mut self, queue: usize, delivery: &Delivery, core: &mut Core) {
         self.figures.deliveries += 1;
         let id = check_body(&delivery.message.body, QUEUES[queue].0);
         let next = self.model.now.queues[queue].iter().find(|place| !place.held).copied();
@@ -401,7 +401,10 @@ impl Simulation {
             "seed {}: {name} forgets a failure of {id}",
             self.seed
         );
-        self.model.note(at, at, vec![vec![Change::Seen(queue, id)]]);
+        let sent = core.sends(delivery);
+        let at = core.store.end();
+        let change = if sent { Change::Seen(queue, id) } else { Change::Handed(queue, id) };
+        self.model.note(at, at, vec![vec![change]]);
         self.held.push(Held { queue, holder: delivery.holder, tag: delivery.tag, id });
     }
 

@@ -34,7 +34,10 @@ pub(crate) struct Place {
 pub(crate) enum Change {
     Enqueued(usize, Place),
     Gone(usize, u32),
+    /// A client has it.
     Seen(usize, u32),
+    /// It is on its way to a client.
+    Handed(usize, u32),
     Failed(usize, u32),
     Declared,
     Bound,
@@ -55,6 +58,7 @@ impl State {
             Change::Enqueued(queue, place) => self.queues[queue].push(place),
             Change::Gone(queue, id) => self.queues[queue].retain(|place| place.id != id),
             Change::Seen(queue, id) => self.with(queue, id, |place| (place.seen, place.held) = (true, true)),
+            Change::Handed(queue, id) => self.with(queue, id, |place| place.held = true),
             Change::Failed(queue, id) => self.with(queue, id, |place| {
                 place.failures += 1;
                 place.held = false;

@@ -48,6 +48,9 @@ struct Queued<P: Protocol> {
     ready: Vec<Outgoing<P>>,
     /// What may be sent only when the journal is durable up to a position. Positions never fall.
     waiting: VecDeque<(Position, Outgoing<P>)>,
+    /// A delivery waits until then, and all that comes meanwhile waits behind it: an answer to a cancel, say, must not
+    /// come before what the consumer still gets.
+    held_until: Option<Position>,
     /// The bytes of all that is not a delivery. A client that asks and does not read is not listened to any more.
     answer_bytes: usize,
     /// Deliveries that are larger than the client takes.
@@ -60,7 +63,7 @@ struct Queued<P: Protocol> {
 impl<P: Protocol> Default for Queued<P> {
     fn default() -> Self {
         let (ready, waiting, unfit) = (Vec::new(), VecDeque::new(), Vec::new());
-        Self { ready, waiting, answer_bytes: 0, unfit, deferred: None, ending: false }
+        Self { ready, waiting, held_until: None, answer_bytes: 0, unfit, deferred: None, ending: false }
     }
 }
 
@@ -94,11 +97,18 @@ impl<P: Protocol> Outbox<P> {
         self.put(&mut queued, Outgoing::Frame(frame), position);
     }
 
-    /// Sends an answer that is encoded when its turn has come; it counts for this many bytes.
-    pub(super) fn send_late(&self, answer: P::Late, bytes: usize) {
+    /// Sends an encoded delivery that is an answer, after `after` is durable if there is that.
+    pub(super) fn send_delivery(&self, frame: Bytes, after: Option<Position>) {
+        let mut queued = self.queued.lock();
+        queued.answer_bytes += frame.len();
+        self.put_delivery(&mut queued, Outgoing::Frame(frame), after);
+    }
+
+    /// Sends a delivery that is an answer and is encoded when its turn has come; it counts for this many bytes.
+    pub(super) fn send_late(&self, answer: P::Late, bytes: usize, after: Option<Position>) {
         let mut queued = self.queued.lock();
         queued.answer_bytes += bytes;
-        self.put(&mut queued, Outgoing::Late { answer, bytes }, None);
+        self.put_delivery(&mut queued, Outgoing::Late { answer, bytes }, after);
     }
 
     /// Sends confirms, after `position` is durable if there is one.
@@ -189,6 +199,8 @@ impl<P: Protocol> Outbox<P> {
         if held_back && queued.waiting.is_empty() {
             self.room.notify_one();
         }
+        // All that was behind the delivery has just been taken.
+        queued.held_until = queued.held_until.filter(|held| !synced.reaches(*held));
         Left { waiting: !queued.waiting.is_empty(), ending: queued.ending }
     }
 
@@ -203,10 +215,20 @@ impl<P: Protocol> Outbox<P> {
         }
     }
 
+    fn put_delivery(&self, queued: &mut Queued<P>, outgoing: Outgoing<P>, after: Option<Position>) {
+        self.put(queued, outgoing, after);
+        if after.is_some() {
+            queued.held_until = queued.waiting.back().map(|(position, _)| *position);
+        }
+    }
+
     fn put(&self, queued: &mut Queued<P>, outgoing: Outgoing<P>, position: Option<Position>) {
         // What was sent before and waits for the disk keeps everything behind it.
-        let before = queued.waiting.back().filter(|_| P::ANSWERS_IN_ORDER);
-        let first = if let Some(position) = position.or(before.map(|(position, _)| *position)) {
+        let last = queued.waiting.back().map(|(position, _)| *position);
+        let before = last.filter(|_| P::ANSWERS_IN_ORDER);
+        let first = if let Some(position) = position.max(queued.held_until).or(before) {
+            // A delivery may wait for less than a confirm that waits already.
+            let position = position.max(last.unwrap_or_default());
             queued.waiting.push_back((position, outgoing));
             // The writer has to begin to watch the journal.
             queued.waiting.len() == 1
@@ -247,11 +269,20 @@ pub(super) struct ConsumerOutbox<P: Protocol> {
 impl<P: Protocol> Recipient for ConsumerOutbox<P> {
     fn deliver(&self, deliveries: &mut dyn Iterator<Item = Delivery>) {
         let mut queued = self.outbox.queued.lock();
-        let was_empty = queued.ready.is_empty();
-        queued.ready.push(Outgoing::For(self.consumer.clone()));
-        queued.ready.extend(deliveries.map(Outgoing::Deliver));
-        if was_empty {
-            self.outbox.bell.notify_one();
+        // Whose deliveries these are is said anew whenever something may come in between.
+        let mut said = None;
+        for delivery in deliveries {
+            let after = delivery.after;
+            let position = after.max(queued.held_until);
+            if said != Some(position) {
+                self.outbox.put_delivery(&mut queued, Outgoing::For(self.consumer.clone()), position);
+                said = Some(position);
+            }
+            if position.is_some() {
+                self.outbox.put_delivery(&mut queued, Outgoing::Deliver(delivery), position);
+            } else {
+                queued.ready.push(Outgoing::Deliver(delivery));
+            }
         }
     }
 

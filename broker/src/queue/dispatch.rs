@@ -259,5 +259,5 @@ fn hand_over(
         kept_bytes = entry.loaded_bytes();
         unacked.hold(entry)
     };
-    (Delivery { holder, tag, seq, message, redelivered, delivery_count }, kept_bytes)
+    (Delivery { holder, tag, seq, message, redelivered, delivery_count, after: None }, kept_bytes)
 }

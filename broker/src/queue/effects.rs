@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use leveret_journal::Position;
 use leveret_protocol::DeathReason;
 
 use super::entry::Entry;
@@ -39,6 +40,9 @@ pub struct Delivery {
     pub redelivered: bool,
     /// How many of its deliveries failed before this one (`x-delivery-count`).
     pub delivery_count: u32,
+    /// What the journal must have on disk before the delivery is sent, if it may not be sent at once: that this message
+    /// may be delivered. Without that a crash would forget that somebody has seen it.
+    pub after: Option<Position>,
 }
 
 /// A message that leaves for the dead-letter exchange.

@@ -384,6 +384,21 @@ impl State {
         self.lease.renew(now_ms);
     }
 
+    /// On which level the messages of a priority are: 0 is the lowest.
+    pub fn level(&self, priority: u8) -> usize {
+        self.ready.level_of(priority)
+    }
+
+    /// Of each level the place that is delivered next, whether it is there yet or to come.
+    pub fn upcoming(&self) -> impl Iterator<Item = Seq> {
+        self.ready.firsts().map(|first| first.unwrap_or(Seq(self.next_seq)))
+    }
+
+    /// All places below this one have been used.
+    pub fn next(&self) -> Seq {
+        Seq(self.next_seq)
+    }
+
     /// What the queue is to be like.
     pub fn settings(&self) -> &Settings {
         &self.settings

@@ -4,6 +4,7 @@
 //! which they happened. A message's own record is written before any queue takes it, and refers to no queue.
 
 mod checkpoint;
+mod horizon;
 mod memory;
 mod message;
 mod pins;
@@ -23,6 +24,7 @@ use leveret_journal::{CommitError, Journal, Observer, Position, ReadError, Synce
 use tokio::sync::watch;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
+pub use horizon::{Horizon, Reach};
 pub use memory::Memory;
 pub use message::{Content, Message};
 pub use pins::{Pins, Place};
@@ -132,11 +134,11 @@ impl Store {
         Arc::new(Self { journal, pins, memory, progress, definitions_end })
     }
 
-    /// How much of the journal nobody needs any more: all before this position, as far as messages go.
+    /// How much of the journal nobody needs any more: all segments before this one, as far as messages go.
     pub fn needed_from(&self) -> Position {
         // Taken first: what is staged meanwhile lies behind it.
         let end = self.journal.end();
-        self.pins.first().unwrap_or(end)
+        self.pins.first().unwrap_or_else(|| self.pins.start_of_segment(end))
     }
 
     /// Behind the last definition in the journal: a checkpoint at this position or later has them all.
@@ -273,6 +275,14 @@ impl Store {
         Ok(end)
     }
 
+    /// The last stop was not orderly. Notes that what may have been delivered before counts as delivered, or the next
+    /// orderly stop would make it forgotten.
+    pub fn note_interruption(&self) -> Result<Position, StoreError> {
+        let mut batch = Batch::default();
+        batch.interrupted();
+        self.write(&mut batch)
+    }
+
     /// Writes everything out, marks the end as clean and stops the journal.
     pub fn close(&self) -> Result<(), CommitError> {
         self.journal.close()
@@ -323,6 +333,16 @@ impl Batch {
     /// A queue did not take these messages.
     pub fn declined(&mut self, positions: &[Position]) {
         self.add(kind::DECLINED, |out| record::encode_declined(positions, out));
+    }
+
+    /// So far may a queue deliver messages of each of its priorities, lowest first. Seqs below `next` have been used.
+    pub fn horizon(&mut self, queue: QueueId, next: Seq, reach: &[Reach]) {
+        self.add(kind::HORIZON, |out| record::encode_horizon(queue, next, reach, out));
+    }
+
+    /// The broker had ended without an orderly stop.
+    fn interrupted(&mut self) {
+        self.add(kind::INTERRUPTED, |_| ());
     }
 
     /// A definition changed.

@@ -74,6 +74,11 @@ impl Pins {
         Place { position, segment }
     }
 
+    /// Where the segment begins that a position is in.
+    pub(super) fn start_of_segment(&self, position: Position) -> Position {
+        Position(position.0 - position.0 % self.segment_bytes)
+    }
+
     /// Forgets segments without places at the front, and gives the start of the first that has some. `None`: no message
     /// is needed any more.
     pub fn first(&self) -> Option<Position> {

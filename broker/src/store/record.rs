@@ -1,4 +1,4 @@
-//! What the broker writes into the journal: six kinds of records, with their layouts side by side.
+//! What the broker writes into the journal: eight kinds of records, with their layouts side by side.
 //!
 //! Integers are little-endian; a *varint* is LEB128, at most ten bytes. Names are short strings: one length byte,
 //! then UTF-8. There is no serde here (but for the death history and definitions, which are MessagePack with named
@@ -12,6 +12,8 @@
 //! | 4 | returned | queue u64, then pairs of varints: seq minus the one before, failed deliveries |
 //! | 5 | definition | see `topology/definitions.rs` |
 //! | 6 | declined | one varint for each message: its position minus the one before |
+//! | 7 | horizon | queue u64, next seq u64, then for each priority, lowest first, two varints: seqs below the first count as delivered, those below the sum of both may be |
+//! | 8 | interrupted | nothing |
 //!
 //! A message's flags: bit 0, whether it has a time to live; bit 2, whether it is transient (it is here only because
 //! memory was short); bits 4 to 7, the number of its properties' format (0 in records from before there were several).
@@ -21,7 +23,7 @@ use bytes::Bytes;
 use leveret_journal::Position;
 use leveret_protocol::{DeathHistory, ExchangeName, PropertiesFormat, RoutingKey};
 
-use super::{Message, QueueId, Seq};
+use super::{Message, QueueId, Reach, Seq};
 
 /// The kinds of records.
 pub mod kind {
@@ -37,6 +39,10 @@ pub mod kind {
     pub const DEFINITION: u8 = 5;
     /// A queue that a message was written for did not take it.
     pub const DECLINED: u8 = 6;
+    /// How far a queue may deliver.
+    pub const HORIZON: u8 = 7;
+    /// The broker had ended without an orderly stop: what may have been delivered before counts as delivered.
+    pub const INTERRUPTED: u8 = 8;
 }
 
 /// A record whose checksum is right and whose content is not: a defect or a newer version's record.
@@ -238,6 +244,30 @@ pub(super) fn decode_returned(payload: &[u8]) -> Result<(QueueId, Vec<(Seq, u32)
         returned.push((Seq(before), u32::try_from(count).unwrap_or(u32::MAX)));
     }
     Ok((queue, returned))
+}
+
+pub(super) fn encode_horizon(queue: QueueId, next: Seq, reach: &[Reach], out: &mut Vec<u8>) {
+    out.extend_from_slice(&queue.0.to_le_bytes());
+    out.extend_from_slice(&next.0.to_le_bytes());
+    for Reach { below, delivered } in reach {
+        put_varint(out, delivered.0);
+        put_varint(out, below.0.saturating_sub(delivered.0));
+    }
+}
+
+/// Reads how far a queue may deliver: the queue, its next seq, and the reach of each of its priorities.
+pub(super) fn decode_horizon(payload: &[u8]) -> Result<(QueueId, Seq, Vec<Reach>), RecordError> {
+    let mut reader = Reader { record: "horizon", rest: payload };
+    let queue = QueueId(reader.u64("queue")?);
+    let next = Seq(reader.u64("next seq")?);
+    let mut reach = Vec::new();
+    while !reader.rest.is_empty() {
+        let delivered = reader.varint("seq")?;
+        let below =
+            delivered.checked_add(reader.varint("distance")?).ok_or_else(|| reader.error("distance"))?;
+        reach.push(Reach { below: Seq(below), delivered: Seq(delivered) });
+    }
+    Ok((queue, next, reach))
 }
 
 fn put_positions(positions: &[Position], out: &mut Vec<u8>) {
@@ -451,6 +481,18 @@ mod tests {
         }
 
         #[test]
+        fn horizons_come_back(next: u64, reach_of: Vec<(u32, u64)>) {
+            let reach = |(distance, delivered): (u32, u64)| {
+                let delivered = delivered / 2;
+                Reach { below: Seq(delivered + u64::from(distance)), delivered: Seq(delivered) }
+            };
+            let reach: Vec<Reach> = reach_of.into_iter().map(reach).collect();
+            let mut out = Vec::new();
+            encode_horizon(QueueId(3), Seq(next), &reach, &mut out);
+            prop_assert_eq!(decode_horizon(&out), Ok((QueueId(3), Seq(next), reach)));
+        }
+
+        #[test]
         fn bytes_of_no_record_are_refused_and_never_panic(bytes: Vec<u8>) {
             let _ = decode_message(&bytes);
             let _ = decode_message_head(&bytes);
@@ -458,6 +500,7 @@ mod tests {
             let _ = decode_gone(&bytes);
             let _ = decode_returned(&bytes);
             let _ = decode_declined(&bytes);
+            let _ = decode_horizon(&bytes);
         }
     }
 }

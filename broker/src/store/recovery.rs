@@ -11,7 +11,7 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::record::{self, MessageHead, RecordError, kind};
 use super::stub::{Pack, STUBS_PER_PACK, Stub};
-use super::{Pins, Place, QueueId, Seq};
+use super::{Pins, Place, QueueId, Reach, Seq};
 
 /// Takes every record of the journal in order and keeps what is still alive.
 #[derive(Debug)]
@@ -67,6 +67,10 @@ pub struct RecoveredQueue {
     returned: BTreeMap<Seq, u32>,
     /// Seqs below this have been used.
     pub next: Seq,
+    /// How far it may have delivered messages of each priority, lowest first. Empty if it never delivered.
+    pub horizon: Vec<Reach>,
+    /// Where its horizon was written.
+    pub horizon_at: Position,
 }
 
 /// A pack of which some have been settled.
@@ -129,6 +133,13 @@ impl Replay {
                 let end = Position(record.position.0 + record.payload.len() as u64);
                 self.lost.ranges.push(record.position..end);
             }
+            kind::HORIZON => {
+                let (queue, next, reach) = record::decode_horizon(record.payload)?;
+                let queue = self.queues.entry(queue).or_default();
+                queue.next = queue.next.max(next);
+                (queue.horizon, queue.horizon_at) = (reach, record.position);
+            }
+            kind::INTERRUPTED => self.interrupted(),
             kind::DEFINITION => self.definitions.push((record.position, record.payload.to_vec())),
             _ => return Err(RecordError::unknown_kind()),
         }
@@ -141,8 +152,12 @@ impl Replay {
         self.written.len()
     }
 
-    /// What is alive at the end. Definitions before `definitions_from` are in the checkpoint.
-    pub fn finish(self, definitions_from: Position) -> Recovered {
+    /// What is alive at the end. Definitions before `definitions_from` are in the checkpoint. `clean` says whether the
+    /// last stop was orderly: if not, each message that a queue may have delivered counts as delivered.
+    pub fn finish(mut self, definitions_from: Position, clean: bool) -> Recovered {
+        if !clean {
+            self.interrupted();
+        }
         let Self { mut lost, written, queues, definitions, .. } = self;
         if !lost.is_nothing() {
             lost.ownerless = written.len();
@@ -181,6 +196,15 @@ impl Replay {
         Ok(())
     }
 
+    /// The broker ended here with its deliveries unsettled: what may have been delivered until then counts as delivered.
+    fn interrupted(&mut self) {
+        for RecoveredQueue { next, horizon, .. } in self.queues.values_mut() {
+            for reach in horizon {
+                reach.delivered = reach.delivered.max(reach.below.min(*next));
+            }
+        }
+    }
+
     /// One queue less will take or decline the message.
     fn one_less(&mut self, position: Position) {
         if let Some(written) = self.written.get_mut(&position) {
@@ -203,7 +227,8 @@ fn deadline_ms(head: &MessageHead, now_ms: u64) -> u64 {
 impl RecoveredQueue {
     /// The stubs of the messages that are in the queue, in order. Memory is given back on the way.
     pub fn into_stubs(self) -> impl Iterator<Item = Stub> {
-        let Self { packs, open, mut returned, .. } = self;
+        let Self { packs, open, mut returned, horizon, .. } = self;
+        let highest = horizon.len().saturating_sub(1);
         let packed = packs.into_iter().flat_map(|Settling { pack, gone }| {
             let is_there = move |stub: &Stub| {
                 let before = gone.range(..=stub.seq.0).next_back();
@@ -216,6 +241,8 @@ impl RecoveredQueue {
                 stub.failed = failed;
                 stub.redelivered = true;
             }
+            let level = usize::from(stub.priority).min(highest);
+            stub.redelivered |= horizon.get(level).is_some_and(|reach| stub.seq < reach.delivered);
             stub
         })
     }

@@ -8,7 +8,7 @@ use leveret_protocol::{
 };
 
 use super::record::{self, kind};
-use super::{Batch, Message, Pins, QueueId, Replay, Seq};
+use super::{Batch, Message, Pins, QueueId, Reach, Replay, Seq};
 
 const A: QueueId = QueueId(1);
 const B: QueueId = QueueId(2);
@@ -22,7 +22,11 @@ struct Log {
 impl Log {
     /// Writes a message for this many queues; gives its position.
     fn message(&mut self, body: &'static str, queues: u32) -> Position {
-        let message = Message { body: body.into(), persistent: true, ..Message::default() };
+        self.urgent_message(body, queues, 0)
+    }
+
+    fn urgent_message(&mut self, body: &'static str, queues: u32, priority: u8) -> Position {
+        let message = Message { body: body.into(), persistent: true, priority, ..Message::default() };
         let mut payload = Vec::new();
         record::encode_message_head(&message, queues, &mut payload);
         payload.extend_from_slice(body.as_bytes());
@@ -50,9 +54,14 @@ impl Log {
         replay
     }
 
-    /// The bodies that a queue gets back, in order, with their failed deliveries.
+    /// The bodies that a queue gets back after an orderly stop, in order, with their failed deliveries if anybody may
+    /// have seen them.
     fn queue(&self, queue: QueueId) -> Vec<(String, Option<u32>)> {
-        let mut recovered = self.replay().finish(Position::default());
+        self.queue_after(queue, true)
+    }
+
+    fn queue_after(&self, queue: QueueId, clean: bool) -> Vec<(String, Option<u32>)> {
+        let mut recovered = self.replay().finish(Position::default(), clean);
         let stubs = recovered.queues.remove(&queue).unwrap_or_default().into_stubs();
         stubs
             .map(|stub| {
@@ -63,6 +72,11 @@ impl Log {
             })
             .collect()
     }
+}
+
+/// Of queues that were never interrupted.
+fn reach<const LEVELS: usize>(below: [u64; LEVELS]) -> [Reach; LEVELS] {
+    below.map(|below| Reach { below: Seq(below), delivered: Seq(0) })
 }
 
 fn position(index: usize) -> Position {
@@ -104,8 +118,41 @@ fn settled_ranges_leave_what_is_between_them_and_returns_are_remembered() {
     log.write(|batch| batch.gone(A, &mut [Seq(14), Seq(10), Seq(12)]));
     log.write(|batch| batch.returned(A, &mut [(Seq(13), 2)]));
     assert_eq!(log.queue(A), [("1".to_owned(), None), ("3".to_owned(), Some(2))]);
-    let recovered = log.replay().finish(Position::default());
+    let recovered = log.replay().finish(Position::default(), true);
     assert_eq!(recovered.queues[&A].next, Seq(15), "places are not used again");
+}
+
+#[test]
+fn only_an_unclean_stop_flags_what_may_have_been_delivered_and_what_it_flags_stays_flagged() {
+    let mut log = Log::default();
+    let positions: Vec<Position> = ["0", "1", "2"].map(|body| log.message(body, 1)).into();
+    log.write(|batch| batch.enqueue(A, Seq(0), 5, &positions));
+    log.write(|batch| batch.horizon(A, Seq(3), &reach([2])));
+    let seen = |body: &str, seen: bool| (body.to_owned(), seen.then_some(0));
+    assert_eq!(log.queue(A), [seen("0", false), seen("1", false), seen("2", false)]);
+    assert_eq!(log.queue_after(A, false), [seen("0", true), seen("1", true), seen("2", false)]);
+    log.write(|batch| batch.horizon(A, Seq(3), &reach([3])));
+    log.write(|batch| batch.interrupted());
+    // As the queue writes it once the one before is gone with its segment.
+    let written = log.replay().finish(Position::default(), true).queues[&A].horizon.clone();
+    assert_eq!(written, [Reach { below: Seq(3), delivered: Seq(3) }]);
+    log.write(|batch| batch.horizon(A, Seq(3), &[Reach { below: Seq(10), ..written[0] }]));
+    log.records.retain(|(kind, _)| *kind != kind::INTERRUPTED);
+    let late = log.message("3", 1);
+    log.write(|batch| batch.enqueue(A, Seq(3), 5, &[late]));
+    assert_eq!(log.queue(A), [seen("0", true), seen("1", true), seen("2", true), seen("3", false)]);
+    assert_eq!(log.queue_after(A, false).last(), Some(&seen("3", true)));
+}
+
+#[test]
+fn each_priority_has_its_own_horizon_and_the_highest_is_that_of_all_above_it() {
+    let mut log = Log::default();
+    let positions: Vec<Position> = [0, 1, 2, 9].map(|priority| log.urgent_message("", 1, priority)).into();
+    log.write(|batch| batch.enqueue(A, Seq(0), 5, &positions));
+    log.write(|batch| batch.horizon(A, Seq(4), &reach([0, 0, 4])));
+    let flags: Vec<bool> = log.queue_after(A, false).into_iter().map(|(_, seen)| seen.is_some()).collect();
+    assert_eq!(flags, [false, false, true, true]);
+    assert_eq!(log.replay().finish(Position::default(), true).queues[&A].next, Seq(4));
 }
 
 #[test]
@@ -127,7 +174,7 @@ fn definitions_before_the_checkpoint_are_not_replayed() {
     let mut log = Log::default();
     log.write(|batch| batch.definition(b"old"));
     log.write(|batch| batch.definition(b"new"));
-    let recovered = log.replay().finish(position(2));
+    let recovered = log.replay().finish(position(2), true);
     assert_eq!(recovered.definitions, [b"new"]);
 }
 
@@ -178,6 +225,12 @@ fn records_have_the_bytes_that_they_always_had() {
     batch.gone(A, &mut [Seq(3), Seq(1), Seq(2), Seq(300)]);
     batch.returned(A, &mut [(Seq(5), 1), (Seq(200), 2)]);
     batch.declined(&[Position(64), Position(192)]);
+    batch.horizon(
+        A,
+        Seq(300),
+        &[Reach { below: Seq(1324), delivered: Seq(300) }, Reach { below: Seq(7), delivered: Seq(0) }],
+    );
+    batch.interrupted();
     let golden =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/store/tests/records.hex")).unwrap();
     let kinds =

@@ -125,14 +125,21 @@ impl Topology {
     }
 
     /// Gives the queues their messages back. New queues get numbers above every one that was ever used.
-    pub fn restore_messages(&self, mut recovered: Recovered, clean: bool, work: &mut Work) {
+    pub fn restore_messages(&self, mut recovered: Recovered, work: &mut Work) {
         let highest = recovered.queues.keys().map(|queue| queue.0).max().unwrap_or(0);
         self.shared.use_queue_ids_above(highest);
         for vhost in self.vhosts() {
             for queue in vhost.queues() {
-                queue.restore(&mut recovered, clean, work);
+                queue.restore(&mut recovered, work);
             }
             vhost.finish(work);
+        }
+    }
+
+    /// The journal is about to lose what is `before` a position: the queues write again what of it still counts.
+    pub fn keep_horizons(&self, before: Position, work: &mut Work) {
+        for vhost in self.vhosts() {
+            vhost.queues().iter().for_each(|queue| queue.keep_horizon(before, work));
         }
     }
 

@@ -42,6 +42,7 @@ pub(crate) async fn run(
     stopping: &CancellationToken,
 ) {
     let mut checkpointed = Position::default();
+    let mut released = Position::default();
     // The first look comes at once: a broker that is killed again and again within a second would else never reclaim,
     // and read a longer journal at each start.
     let mut looks = tokio::time::interval(PAUSE);
@@ -66,6 +67,11 @@ pub(crate) async fn run(
                     continue;
                 }
             }
+        }
+        // Before the release: what it is to outlive is what was staged until then.
+        if needed_from > released {
+            topology.keep_horizons(needed_from, &mut work);
+            released = needed_from;
         }
         crash_point("reclaim.before_release");
         store.release_before(needed_from);

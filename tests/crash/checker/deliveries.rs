@@ -34,6 +34,7 @@ impl Checker {
         self.check_expiry(&held, expired_to && !rejected_to);
         self.check_emptied(&held);
         self.check_settled(&held, &place);
+        self.figures.needless += u64::from(redelivered && place.step == Step::None);
         self.check_flag(&held, &place, redelivered);
         self.check_failures(&held, &place, failures);
         if published_to && (place.step == Step::None || place.life < held.life) {

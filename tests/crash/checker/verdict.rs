@@ -69,6 +69,8 @@ pub(crate) struct Figures {
     pub(crate) not_sent: u64,
     pub(crate) deliveries: u64,
     pub(crate) redeliveries: u64,
+    /// Redeliveries of what no client had seen: the flag was not needed.
+    pub(crate) needless: u64,
     pub(crate) acks: u64,
     pub(crate) acks_durable: u64,
     pub(crate) requeues: u64,
@@ -142,7 +144,11 @@ impl fmt::Display for Figures {
         )?;
         writeln!(f, "refused, expired     {}, {}", self.refused, self.expired)?;
         writeln!(f, "purged, deleted      {} times, {} messages", self.emptied, self.removed)?;
-        writeln!(f, "deliveries           {} ({} flagged redelivered)", self.deliveries, self.redeliveries)?;
+        writeln!(
+            f,
+            "deliveries           {} ({} flagged redelivered, {} of them without need)",
+            self.deliveries, self.redeliveries, self.needless
+        )?;
         writeln!(f, "acks                 {} ({} known durable)", self.acks, self.acks_durable)?;
         writeln!(f, "requeues, rejections {}, {}", self.requeues, self.rejections)?;
         write!(

@@ -87,7 +87,7 @@ async fn confirmed_persistent_messages_survive_in_order_and_others_do_not() {
 }
 
 #[tokio::test]
-async fn after_an_unclean_stop_every_message_is_marked_as_redelivered() {
+async fn after_an_unclean_stop_what_may_have_been_delivered_is_marked_as_redelivered() {
     for (stop, expected) in [(true, [None, Some(1), None]), (false, [Some(0), Some(1), Some(0)])] {
         let data = tempfile::tempdir().unwrap();
         let server = Server::start(data.path());
@@ -110,6 +110,66 @@ async fn after_an_unclean_stop_every_message_is_marked_as_redelivered() {
             assert_eq!((received.body.as_str(), received.redelivered), (body, redelivered), "stop: {stop}");
         }
         assert_eq!(peer.pop("q").await, None);
+    }
+}
+
+#[tokio::test]
+async fn what_was_never_near_a_delivery_is_not_marked_after_a_kill() {
+    // More than the window of a horizon, on each of two priorities.
+    const BACKLOG: usize = 1500;
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let mut peer = Peer::connect(server.broker()).await;
+    peer.durable_queue("touched", table! { "x-max-priority" => 1 }).await;
+    peer.durable_queue("untouched", table! {}).await;
+    for priority in [0, 1] {
+        for _ in 0..BACKLOG {
+            let sent = Post { priority: Some(priority), ..persistent("touched", "x") };
+            peer.publish(sent).await;
+        }
+    }
+    peer.publish(persistent("untouched", "x")).await;
+    peer.get("touched").await.unwrap();
+    server.kill();
+    let server = Server::start(data.path());
+    let mut peer = Peer::connect(server.broker()).await;
+    assert_eq!(peer.pop("untouched").await.unwrap().redelivered, None);
+    let mut marked = Vec::new();
+    while let Some(received) = peer.pop("touched").await {
+        marked.push(received.redelivered.is_some());
+    }
+    assert_eq!(marked.len(), 2 * BACKLOG);
+    assert!(marked[0], "it was delivered");
+    let [urgent, rest] =
+        [0..BACKLOG, BACKLOG..2 * BACKLOG].map(|of| marked[of].iter().filter(|marked| **marked).count());
+    assert!(urgent <= 1025 && rest <= 1025, "{urgent} and {rest} are marked");
+    assert!(!marked[BACKLOG - 1] && !marked[2 * BACKLOG - 1], "those were far from any delivery");
+}
+
+#[tokio::test]
+async fn a_mark_survives_an_orderly_stop_after_a_kill_and_a_kill_after_an_orderly_stop() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let mut peer = Peer::connect(server.broker()).await;
+    peer.durable_queue("q", table! {}).await;
+    peer.publish(persistent("q", "a")).await;
+    // The horizon is on disk before the stop, and nothing is written after it but deliveries are made.
+    let got = peer.get("q").await.unwrap();
+    peer.settle(&got, Verb::Release).await;
+    peer.publish(persistent("q", "b")).await;
+    let server = restart(server, peer, true, data.path());
+    let mut peer = Peer::connect(server.broker()).await;
+    peer.consume("q", 1).await;
+    let (a, b) = (peer.delivery(1).await, peer.delivery(1).await);
+    assert_eq!((a.redelivered, b.redelivered), (Some(0), None));
+    server.kill();
+    let server = Server::start(data.path());
+    server.stop();
+    let server = Server::start(data.path());
+    let mut peer = Peer::connect(server.broker()).await;
+    for body in ["a", "b"] {
+        let received = peer.pop("q").await.unwrap();
+        assert_eq!((received.body.as_str(), received.redelivered.is_some()), (body, true));
     }
 }
 

@@ -284,7 +284,7 @@ fn recovered_from(disk: &SimDisk) -> Recovered {
     let mut apply = |record: Record<'_>| replay.apply(&record).map_err(ReplayError::from);
     let (journal, ..) = Journal::open_stepped(Arc::new(disk), options(), reporter, &mut apply).unwrap();
     let store = Store::new(journal, pins, Memory::new(u64::MAX), progress);
-    let queues = replay.finish(leveret_journal::Position::default()).queues;
+    let queues = replay.finish(leveret_journal::Position::default(), true).queues;
     let bodies = queues.into_iter().map(|(queue, content)| {
         let places: Vec<_> = content.into_stubs().map(|stub| stub.place).collect();
         let mut bodies = Vec::new();

@@ -72,6 +72,7 @@ impl AmqpSession {
         if get.no_ack {
             let _ = settle(Verb::Ack);
         }
+        let after = got.delivery.after;
         let answer = GetOk {
             channel: number,
             ledger: Arc::clone(&open.ledger),
@@ -79,7 +80,7 @@ impl AmqpSession {
             delivery: got.delivery,
             ready_left: got.ready_left,
         };
-        common.outbox.send_late(answer, bytes);
+        common.outbox.send_late(answer, bytes, after);
         Ok(())
     }
 }

@@ -169,7 +169,7 @@ impl NativeSession {
                         let ranges = [(tag, tag)];
                         let _ = open.channel.settle(get.consumer, &ranges, &Verb::Ack, &mut self.common.work);
                     }
-                    return self.common.outbox.send_frame(frames.freeze(), None);
+                    return self.common.outbox.send_delivery(frames.freeze(), got.delivery.after);
                 }
                 let _ =
                     open.channel.settle(get.consumer, &[(tag, tag)], &Verb::Release, &mut self.common.work);

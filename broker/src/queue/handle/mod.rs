@@ -4,6 +4,7 @@
 //! connections get their deliveries. Both only append to a buffer. Everything else (dead letters, deletion, timers)
 //! is left in [`Work`] for [`crate::topology`], which knows where these go.
 
+mod horizon;
 mod reading;
 mod transaction;
 
@@ -21,7 +22,7 @@ use super::{
 };
 pub use transaction::Locked;
 
-use crate::store::{Batch, Message, Place, QueueId, Recovered, Seq, Store, StoreError, Stub};
+use crate::store::{Batch, Horizon, Message, Place, QueueId, Recovered, Seq, Store, StoreError, Stub};
 
 /// Where deliveries to one consumer go.
 pub trait Recipient: Send + Sync + fmt::Debug {
@@ -54,6 +55,8 @@ struct Inner {
     state: State,
     /// Where deliveries go, by the holder's slot.
     recipients: Vec<Option<Arc<dyn Recipient>>>,
+    /// How far it may deliver, if it is durable.
+    horizon: Horizon,
     /// The time for which the alarm is set; `u64::MAX` if it is not.
     alarm_ms: u64,
     /// What the store's [`Memory`](crate::store::Memory) thinks that the queue's messages take up, in bytes.
@@ -160,6 +163,7 @@ impl Queue {
         let inner = Inner {
             state: State::new(settings.clone(), now_ms),
             recipients: Vec::new(),
+            horizon: Horizon::default(),
             alarm_ms: u64::MAX,
             accounted_bytes: 0,
             unreadable: false,
@@ -168,23 +172,17 @@ impl Queue {
         Arc::new(Self { id, name, settings, owner, store, inner: Mutex::new(inner) })
     }
 
-    /// Brings back what the journal knows. `clean` says whether the last stop was orderly: if not, any message may
-    /// have been delivered without a trace, and all are marked as redelivered.
-    pub fn restore(self: &Arc<Self>, recovered: &mut Recovered, clean: bool, work: &mut Work) {
+    /// Brings back what the journal knows.
+    pub fn restore(self: &Arc<Self>, recovered: &mut Recovered, work: &mut Work) {
         // A queue of which the journal has no messages still needs its alarm, or `x-expires` would never come.
         let content = recovered.queues.remove(&self.id).unwrap_or_default();
         let mut inner = self.inner.lock();
         inner.state.skip_to(content.next);
-        let returned = &mut work.effects.returned;
-        let stubs = content.into_stubs().map(|stub| {
-            if !clean && !stub.redelivered {
-                returned.push((stub.seq, 0));
-            }
-            Stub { redelivered: !mutant("seen_forgotten") && (stub.redelivered || !clean), ..stub }
-        });
-        inner.state.restore(stubs, work.now_ms);
+        inner.horizon = Horizon::recovered(content.horizon.clone(), content.horizon_at);
+        let forget = |stub: Stub| Stub { redelivered: stub.redelivered && !mutant("seen_forgotten"), ..stub };
+        inner.state.restore(content.into_stubs().map(forget), work.now_ms);
         inner.state.dispatch(work.now_ms, &mut work.effects);
-        self.carry_out(&mut inner, work);
+        self.carry_out(&mut inner, work, None);
     }
 
     /// Puts messages in, in order. `refused` is told the index of each that the queue did not take.
@@ -206,7 +204,7 @@ impl Queue {
         if !inner.gone {
             inner.state.dispatch(work.now_ms, &mut work.effects);
         }
-        self.carry_out(&mut inner, work);
+        self.carry_out(&mut inner, work, None);
     }
 
     /// Lets the rules take messages, and collects the records of that. What else follows is in `work.effects`.
@@ -426,19 +424,37 @@ impl Queue {
         work: &mut Work,
         act: impl FnOnce(&mut Inner, u64, &mut Effects) -> R,
     ) -> Result<R, QueueGone> {
+        self.act_and_answer(work, act, |_| None)
+    }
+
+    /// As [`Self::act`], whose result may be a delivery.
+    fn act_and_answer<R>(
+        self: &Arc<Self>,
+        work: &mut Work,
+        act: impl FnOnce(&mut Inner, u64, &mut Effects) -> R,
+        delivery: fn(&mut R) -> Option<&mut Delivery>,
+    ) -> Result<R, QueueGone> {
         let mut inner = self.inner.lock();
         if inner.gone {
             return Err(QueueGone);
         }
-        let result = act(&mut inner, work.now_ms, &mut work.effects);
-        self.carry_out(&mut inner, work);
+        let mut result = act(&mut inner, work.now_ms, &mut work.effects);
+        self.carry_out(&mut inner, work, delivery(&mut result));
         Ok(result)
     }
 
-    /// Journals and delivers what the rules decided, and leaves the rest in `work.aftermath`.
-    fn carry_out(self: &Arc<Self>, inner: &mut Inner, work: &mut Work) {
+    /// Journals and delivers what the rules decided, and leaves the rest in `work.aftermath`. `got` is a delivery that is
+    /// an answer, and is not delivered here.
+    fn carry_out(self: &Arc<Self>, inner: &mut Inner, work: &mut Work, got: Option<&mut Delivery>) {
         let Work { effects, batch, aftermath, .. } = work;
-        self.journal(effects, batch);
+        let extended = self.settings.durable && self.extend_horizon(inner, effects, got.as_deref(), batch);
+        let end = self.journal(effects, batch);
+        if extended {
+            inner.horizon.written(end);
+        }
+        if self.settings.durable {
+            self.hold_back(inner, effects, got);
+        }
         crash_point("queue.before_delivery");
         inner.deliver(&mut effects.deliveries);
         if effects.delete.is_some() {
@@ -462,7 +478,8 @@ impl Queue {
         effects.clear();
     }
 
-    fn journal(&self, effects: &mut Effects, batch: &mut Batch) {
+    /// Journals what the rules decided; gives its end.
+    fn journal(&self, effects: &mut Effects, batch: &mut Batch) -> Option<Position> {
         if mutant("gone_not_journaled") {
             effects.gone.clear();
         }
@@ -480,14 +497,16 @@ impl Queue {
                 }
             }
         }
-        self.write(batch);
+        self.write(batch)
     }
 
     /// A journal that fails has told the broker, which stops; nothing that depends on this write is confirmed.
-    fn write(&self, batch: &mut Batch) {
-        if let Err(error) = self.store.write(batch) {
+    fn write(&self, batch: &mut Batch) -> Option<Position> {
+        let written = self.store.write(batch);
+        if let Err(error) = &written {
             tracing::error!(queue = %self.name, %error, "a queue's changes were not journaled");
         }
+        written.ok()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Inner, Queue, QueueGone, Work};
-use crate::queue::{Effects, Got, HolderId, Wanted};
+use crate::queue::{Delivery, Effects, Got, HolderId, Wanted};
 
 impl Queue {
     /// Takes one message, if there is one.
@@ -14,19 +14,21 @@ impl Queue {
         work: &mut Work,
     ) -> Result<Option<Got>, QueueGone> {
         loop {
-            let found = self.act(work, |inner, now_ms, effects| {
+            let get = |inner: &mut Inner, now_ms, effects: &mut Effects| {
                 if inner.state.next_is_stored() && !inner.unreadable {
                     return Err(inner.state.wanted_by_get());
                 }
                 Ok(inner.state.get(holder, no_ack, now_ms, effects))
-            })?;
+            };
+            let found = self.act_and_answer(work, get, |found| delivery_of(found.as_mut().ok()?))?;
             match found {
                 Ok(got) => return Ok(got),
                 // Got in the moment in which it is there: while memory is short nothing stays that nobody consumes.
                 Err(wanted) => {
-                    let got = self.read_wanted(&wanted, work, |inner, now_ms, effects| {
+                    let get = |inner: &mut Inner, now_ms, effects: &mut Effects| {
                         inner.state.get(holder, no_ack, now_ms, effects)
-                    })?;
+                    };
+                    let got = self.read_wanted(&wanted, work, get, delivery_of)?;
                     if got.is_some() {
                         return Ok(got);
                     }
@@ -39,11 +41,12 @@ impl Queue {
     /// queue's lock held.
     pub fn read(self: &Arc<Self>, work: &mut Work) -> Result<(), QueueGone> {
         let Some(wanted) = self.act(work, |inner, _, _| inner.state.wanted())? else { return Ok(()) };
-        self.read_wanted(&wanted, work, |inner, _, _| {
+        let end_read = |inner: &mut Inner, _, _: &mut Effects| {
             if !inner.unreadable {
                 inner.state.end_read();
             }
-        })
+        };
+        self.read_wanted(&wanted, work, end_read, |()| None)
     }
 
     /// Reads, and does something more before anything else can happen to the queue.
@@ -52,6 +55,7 @@ impl Queue {
         wanted: &Wanted,
         work: &mut Work,
         then: impl FnOnce(&mut Inner, u64, &mut Effects) -> R,
+        delivery: fn(&mut R) -> Option<&mut Delivery>,
     ) -> Result<R, QueueGone> {
         let Wanted { seqs, places, .. } = wanted;
         let mut read = Vec::with_capacity(seqs.len());
@@ -61,7 +65,7 @@ impl Queue {
             (_, Err(error)) => drop(unreadable.get_or_insert(error)),
             (None, Ok(_)) => {}
         });
-        self.act(work, |inner, now_ms, effects| {
+        let load = |inner: &mut Inner, now_ms, effects: &mut Effects| {
             for (seq, message) in read {
                 inner.state.load(seq, message);
             }
@@ -74,7 +78,8 @@ impl Queue {
             let result = then(inner, now_ms, effects);
             inner.state.dispatch(now_ms, effects);
             result
-        })
+        };
+        self.act_and_answer(work, load, delivery)
     }
 
     /// Lets go of messages that are in the journal, if memory is short. For a queue that nothing else happens to.
@@ -97,4 +102,9 @@ impl Queue {
             account(inner);
         }
     }
+}
+
+/// The delivery of what was got.
+fn delivery_of(got: &mut Option<Got>) -> Option<&mut Delivery> {
+    got.as_mut().map(|got| &mut got.delivery)
 }

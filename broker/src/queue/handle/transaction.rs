@@ -51,7 +51,7 @@ impl Locked<'_> {
         if !self.inner.gone {
             self.inner.state.tick(work.now_ms, &mut work.effects);
             self.inner.state.dispatch(work.now_ms, &mut work.effects);
-            self.queue.carry_out(&mut self.inner, work);
+            self.queue.carry_out(&mut self.inner, work, None);
         }
     }
 
@@ -105,6 +105,6 @@ impl Locked<'_> {
         if !self.inner.gone {
             self.inner.state.dispatch(work.now_ms, &mut work.effects);
         }
-        self.queue.carry_out(&mut self.inner, work);
+        self.queue.carry_out(&mut self.inner, work, None);
     }
 }

@@ -51,6 +51,12 @@ impl Level {
         self.packs.push_back(pack);
     }
 
+    /// The next message's place in the queue.
+    pub(super) fn head_seq(&self) -> Option<Seq> {
+        let stray = self.strays.first_key_value().map(|(seq, _)| Seq(*seq));
+        self.first().into_iter().chain(stray).min()
+    }
+
     /// The deadline of the next message; [`NEVER`] if there is none.
     pub(super) fn head_deadline_ms(&self) -> u64 {
         if self.stray_is_first() {

@@ -149,6 +149,16 @@ impl Ready {
         self.pop_from(at)
     }
 
+    /// Each level's first message, lowest priority first; none if the level is empty.
+    pub(super) fn firsts(&self) -> impl Iterator<Item = Option<Seq>> {
+        self.levels.iter().map(Level::head_seq)
+    }
+
+    /// On which level the messages of a priority are.
+    pub(super) fn level_of(&self, priority: u8) -> usize {
+        usize::from(priority).min(self.levels.len() - 1)
+    }
+
     /// When the first of the heads expires.
     pub(super) fn next_deadline_ms(&self) -> Option<u64> {
         self.head_deadlines().map(|(_, deadline_ms)| deadline_ms).min().filter(|deadline| *deadline != NEVER)
@@ -201,10 +211,6 @@ impl Ready {
             self.stored += messages;
             keep_bytes = 0;
         }
-    }
-
-    fn level_of(&self, priority: u8) -> usize {
-        usize::from(priority).min(self.levels.len() - 1)
     }
 
     fn occupy(&mut self, at: usize) {

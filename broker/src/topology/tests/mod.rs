@@ -1,5 +1,7 @@
 //! What of a queue is left behind, and what is not.
 
+mod crashes;
+
 use std::sync::Arc;
 
 use leveret_journal::{Journal, Options, RealDisk};
