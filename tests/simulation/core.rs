@@ -49,7 +49,11 @@ impl Core {
         let pins = Arc::new(Pins::new(SEGMENT_BYTES));
         let mut replay = Replay::new(Arc::clone(&pins), now_ms);
         let (reporter, progress) = ProgressReporter::new();
-        let options = Options { segment_bytes: SEGMENT_BYTES, ..Options::new(JOURNAL, seed) };
+        let options = Options {
+            segment_bytes: SEGMENT_BYTES,
+            staged_bytes_max: 4 * SEGMENT_BYTES as usize,
+            ..Options::new(JOURNAL, seed)
+        };
         let opened = Journal::open_stepped(Arc::new(disk.clone()), options, reporter, &mut |record| {
             replay.apply(&record).map_err(Into::into)
         });

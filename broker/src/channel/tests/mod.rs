@@ -20,7 +20,9 @@ const CONNECTION: ConnectionId = ConnectionId(1);
 const SEGMENT_BYTES: u64 = 16 << 10;
 
 fn options() -> Options {
-    Options { segment_bytes: SEGMENT_BYTES, ..Options::new("/data", 1) }
+    // Files for what may be staged are kept ready, so that there are only a few of these small ones.
+    let staged_bytes_max = 4 * SEGMENT_BYTES as usize;
+    Options { segment_bytes: SEGMENT_BYTES, staged_bytes_max, ..Options::new("/data", 1) }
 }
 
 /// A broker without sockets, on a disk that does nothing of itself.

@@ -85,7 +85,11 @@ struct Life {
 
 impl Life {
     fn begin(disk: &SimDisk, seed: u64, definitions: &[Definition]) -> Self {
-        let options = Options { segment_bytes: SEGMENT_BYTES, ..Options::new("/journal", seed) };
+        let options = Options {
+            segment_bytes: SEGMENT_BYTES,
+            staged_bytes_max: 4 * SEGMENT_BYTES as usize,
+            ..Options::new("/journal", seed)
+        };
         let pins = Arc::new(Pins::new(options.segment_bytes));
         let (reporter, progress) = ProgressReporter::new();
         let mut replay = Replay::new(Arc::clone(&pins), 0);

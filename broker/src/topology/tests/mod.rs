@@ -31,7 +31,8 @@ fn name() -> QueueName {
 fn world() -> World {
     let folder = tempfile::tempdir().unwrap();
     let (reporter, progress) = ProgressReporter::new();
-    let options = Options { segment_bytes: 256 << 10, ..Options::new(folder.path(), 1) };
+    let options =
+        Options { segment_bytes: 256 << 10, staged_bytes_max: 1 << 20, ..Options::new(folder.path(), 1) };
     let pins = Arc::new(Pins::new(options.segment_bytes));
     let (journal, _) = Journal::open(Arc::new(RealDisk), options, reporter, &mut |_| Ok(())).unwrap();
     let store = Store::new(journal, pins, Memory::new(u64::MAX), progress);

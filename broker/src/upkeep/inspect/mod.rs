@@ -106,7 +106,7 @@ fn look(
         Ok(checkpoint) => (checkpoint, None),
         Err(error) => (Checkpoint::default(), Some(error)),
     };
-    let mut recovered = replay.finish(checkpoint.position);
+    let mut recovered = replay.finish(checkpoint.position, journal.recovery.clean);
     let records = checkpoint.definitions.iter().chain(&recovered.definitions);
     let definitions = topology::compact(records.filter_map(|record| Definition::decode(record).ok()));
     let damaged = checkpoint_damage.is_some() || !recovered.lost.is_nothing();
