@@ -25,6 +25,7 @@ mod mutants;
 mod points;
 mod power;
 mod random;
+mod reclaim;
 mod server;
 mod stops;
 mod syscalls;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use leveret_broker::queue::{ConnectionId, Delivery, Queue, Work};
-use leveret_broker::store::{Checkpoint, Memory, Pins, Progress, ProgressReporter, Replay, Store};
+use leveret_broker::store::{Checkpoint, Memory, Pins, Progress, ProgressReporter, Replay, Seq, Store};
 use leveret_broker::topology::{Alarms, Definition, Readers, Topology, Vhost, VhostLimits, compact};
 use leveret_journal::{Journal, OpenError, Options, Position, Recovery, SimDisk, Stepper};
 use leveret_protocol::VhostName;
@@ -163,6 +163,17 @@ impl Core {
         }
         self.topology.keep_horizons(needed_from, &mut self.work);
         self.store.release_before(needed_from);
+    }
+
+    /// Moves the messages of the journal's first segments, as `reclaim` does when few of it is needed.
+    pub(crate) fn evacuate(&mut self, segments: u64) {
+        let before = Position(self.store.needed_from().0 + segments * SEGMENT_BYTES);
+        for queue in self.topology.queues() {
+            let mut from = Some(Seq(0));
+            while let Some(at) = from {
+                from = queue.move_messages(before, at).next;
+            }
+        }
     }
 
     /// Whether a delivery reaches its client, who is sent it only when the journal has what it waits for.

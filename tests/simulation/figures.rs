@@ -12,6 +12,7 @@ pub(crate) struct Figures {
     pub(crate) requests_cut: u64,
     pub(crate) checkpoints: u64,
     pub(crate) segments_released: u64,
+    pub(crate) moved: u64,
     pub(crate) published: u64,
     pub(crate) confirmed: u64,
     pub(crate) lost_unconfirmed: u64,
@@ -22,7 +23,7 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
-    fn all(&mut self) -> [&mut u64; 16] {
+    fn all(&mut self) -> [&mut u64; 17] {
         [
             &mut self.lives,
             &mut self.power_cuts,
@@ -33,6 +34,7 @@ impl Figures {
             &mut self.requests_cut,
             &mut self.checkpoints,
             &mut self.segments_released,
+            &mut self.moved,
             &mut self.published,
             &mut self.confirmed,
             &mut self.lost_unconfirmed,

@@ -289,6 +289,11 @@ impl Simulation {
             16 => self.define(core),
             17 | 18 => self.expire(core),
             _ => {
+                if self.random.below(2) == 0 {
+                    let (end, segments) = (core.store.end(), 1 + self.random.below(2));
+                    core.evacuate(segments);
+                    self.figures.moved += u64::from(core.failure().is_none() && core.store.end() > end);
+                }
                 let before = (core.store.segments(), core.store.definitions_end());
                 core.reclaim();
                 while core.step() {}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::effects;
-use crate::store::{Content, Message, Seq, Stub};
+use crate::store::{Content, Message, Place, Seq, Stub};
 
 /// The deadline of a message that never expires.
 pub(super) const NEVER: u64 = u64::MAX;
@@ -75,6 +75,21 @@ impl Entry {
                 loaded
             }
             _ => 0,
+        }
+    }
+
+    /// Moves its message's record, if that is still where `stub` says: `put` writes it anew, and gives its new place.
+    pub(super) fn relocate(&mut self, stub: &Stub, put: &mut dyn FnMut(&Stub) -> Option<Place>) {
+        if let Some(now) = self.stub().filter(|now| now.place == stub.place)
+            && let Some(place) = put(&now)
+        {
+            self.content = match &self.content {
+                // Other queues that have the message keep its old place, until it is moved for them.
+                Content::Loaded(message) => {
+                    Content::Loaded(Arc::new(Message { place: Some(place), ..Message::clone(message) }))
+                }
+                Content::Stored(_) => Content::Stored(place),
+            };
         }
     }
 

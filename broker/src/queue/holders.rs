@@ -136,6 +136,22 @@ impl Holders {
         if place.generation == id.generation { place.holder.as_ref() } else { None }
     }
 
+    /// All deliveries that anybody holds, those included that are set aside for a transaction.
+    pub(super) fn held(&self) -> impl Iterator<Item = &Entry> {
+        let holders = self.slots.iter().filter_map(|place| place.holder.as_ref());
+        holders.flat_map(|holder| {
+            holder.unacked.iter().chain(holder.set_aside.iter().map(|(_, entry, _)| entry))
+        })
+    }
+
+    /// As [`Self::held`].
+    pub(super) fn held_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        let holders = self.slots.iter_mut().filter_map(|place| place.holder.as_mut());
+        holders.flat_map(|holder| {
+            holder.unacked.iter_mut().chain(holder.set_aside.iter_mut().map(|(_, entry, _)| entry))
+        })
+    }
+
     /// The consumer in a slot.
     pub(super) fn consumer_mut(&mut self, slot: u32) -> Option<Serving<'_>> {
         let place = self.slots.get_mut(slot as usize)?;

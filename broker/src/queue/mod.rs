@@ -39,7 +39,9 @@ mod tests;
 
 pub use consumers::{ConsumerSpec, Credit, Share, SharedCredit, SubscribeError};
 pub use effects::{Dead, DeleteReason, Delivery, Effects};
-pub use handle::{Aftermath, ConnectionId, Counts, DeleteError, Locked, Queue, QueueGone, Recipient, Work};
+pub use handle::{
+    Aftermath, ConnectionId, Counts, DeleteError, Locked, MovedOn, Queue, QueueGone, Recipient, Work,
+};
 pub use holders::HolderId;
 pub use limits::Refused;
 pub use outlet::{Gate, Outlet};

@@ -114,6 +114,16 @@ impl<E> Unacked<E> {
         super::ready::shrink_if_sparse(&mut self.slots);
     }
 
+    /// What is held.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &E> {
+        self.stragglers.values().chain(self.slots.iter().flatten())
+    }
+
+    /// What is held.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut E> {
+        self.stragglers.values_mut().chain(self.slots.iter_mut().flatten())
+    }
+
     /// How many slots take up memory.
     #[cfg(test)]
     pub(super) fn slots(&self) -> usize {

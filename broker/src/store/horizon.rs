@@ -12,10 +12,11 @@ use leveret_journal::{Position, Synced};
 
 use super::Seq;
 
-/// The window of a queue that delivers slowly, in places. So many messages at most are flagged without need.
-const WINDOW_MIN: u64 = 1024;
+/// The window of a queue that delivers slowly, in places. So many messages at most are flagged without need. (In tests a
+/// few, so that random operations get to its end.)
+const WINDOW_MIN: u64 = if cfg!(test) { 8 } else { 1024 };
 /// The window of the fastest queue, in places.
-const WINDOW_MAX: u64 = 64 * 1024;
+const WINDOW_MAX: u64 = if cfg!(test) { 32 } else { 64 * 1024 };
 
 /// How far a queue may have delivered messages of one priority.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

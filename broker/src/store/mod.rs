@@ -7,6 +7,7 @@ mod checkpoint;
 mod horizon;
 mod memory;
 mod message;
+mod moving;
 mod pins;
 mod record;
 mod recovery;
@@ -27,8 +28,9 @@ pub use checkpoint::{Checkpoint, CheckpointError};
 pub use horizon::{Horizon, Reach};
 pub use memory::Memory;
 pub use message::{Content, Message};
+pub use moving::Mover;
 pub use pins::{Pins, Place};
-pub use record::{RecordError, kind};
+pub use record::{Moved, RecordError, kind};
 pub use recovery::{Lost, Recovered, RecoveredQueue, Replay};
 pub use stub::{Pack, STUBS_PER_PACK, Stub};
 
@@ -223,6 +225,8 @@ impl Store {
                     let parts: [&[u8]; 3] = [scratch, &message.properties, &message.body];
                     let position = group.append(kind::MESSAGE, &parts)?;
                     message.place = Some(self.pins.pin(position));
+                    let overhead = scratch.len() + message.properties.len();
+                    self.pins.weigh(overhead);
                     room -= bound;
                 }
             }
@@ -242,10 +246,9 @@ impl Store {
     ) {
         let positions: Vec<Position> = places.iter().map(Place::position).collect();
         self.journal.read_each(&positions, |index, record| {
-            let message = record.map_err(UnreadableMessage::from).and_then(|(kind, payload)| match kind {
-                kind::MESSAGE => Ok(record::decode_message(payload)?),
-                _ => Err(RecordError::unknown_kind().into()),
-            });
+            let message = record
+                .map_err(UnreadableMessage::from)
+                .and_then(|(kind, payload)| Ok(record::decode_message(record::message_in(kind, payload)?)?));
             let place = places.get(index).cloned();
             told(index, message.map(|message| Arc::new(Message { place, ..message })));
         });

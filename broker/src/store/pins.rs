@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use leveret_journal::Position;
 use parking_lot::Mutex;
@@ -17,7 +18,12 @@ pub struct Pins {
     /// Segments with places that somebody keeps, or that had some, in order. The count of an `Arc` is the number of
     /// these places, and one.
     segments: Mutex<VecDeque<Arc<Pinned>>>,
+    /// What a message's record has beside its body: an average in which the latest count most, in 16ths of a byte.
+    weight: AtomicU64,
 }
+
+/// What a record is taken for to have beside its body before any was seen, in bytes.
+const WEIGHT_AT_FIRST: u64 = 128;
 
 /// The positions of one segment.
 #[derive(Debug)]
@@ -55,7 +61,11 @@ impl Place {
 impl Pins {
     /// For a journal with segments of this size, in bytes.
     pub fn new(segment_bytes: u64) -> Self {
-        Self { segment_bytes: segment_bytes.max(1), segments: Mutex::default() }
+        Self {
+            segment_bytes: segment_bytes.max(1),
+            segments: Mutex::default(),
+            weight: AtomicU64::new(16 * WEIGHT_AT_FIRST),
+        }
     }
 
     /// The place of a record. Positions come in rising order, but for writers that race for a moment.
@@ -72,6 +82,23 @@ impl Pins {
             }
         };
         Place { position, segment }
+    }
+
+    /// A message's record has so many bytes beside its body.
+    pub(super) fn weigh(&self, overhead: usize) {
+        // Racing writers may lose a sample of each other, which makes no worse an average.
+        let weight = self.weight.load(Ordering::Relaxed);
+        self.weight.store(weight - weight / 16 + overhead as u64, Ordering::Relaxed);
+    }
+
+    /// What a message's record has beside its body, on average, in bytes.
+    pub(super) fn weight(&self) -> u64 {
+        self.weight.load(Ordering::Relaxed) / 16
+    }
+
+    /// The size of a segment, in bytes.
+    pub(super) fn segment_bytes(&self) -> usize {
+        self.segment_bytes as usize
     }
 
     /// Where the segment begins that a position is in.

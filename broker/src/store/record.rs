@@ -1,4 +1,4 @@
-//! What the broker writes into the journal: eight kinds of records, with their layouts side by side.
+//! What the broker writes into the journal: nine kinds of records, with their layouts side by side.
 //!
 //! Integers are little-endian; a *varint* is LEB128, at most ten bytes. Names are short strings: one length byte,
 //! then UTF-8. There is no serde here (but for the death history and definitions, which are MessagePack with named
@@ -14,6 +14,7 @@
 //! | 6 | declined | one varint for each message: its position minus the one before |
 //! | 7 | horizon | queue u64, next seq u64, then for each priority, lowest first, two varints: seqs below the first count as delivered, those below the sum of both may be |
 //! | 8 | interrupted | nothing |
+//! | 9 | moved | queue u64, seq u64, arrived_ms u64, failed u32, redelivered u8, then a message as of kind 1 |
 //!
 //! A message's flags: bit 0, whether it has a time to live; bit 2, whether it is transient (it is here only because
 //! memory was short); bits 4 to 7, the number of its properties' format (0 in records from before there were several).
@@ -43,6 +44,9 @@ pub mod kind {
     pub const HORIZON: u8 = 7;
     /// The broker had ended without an orderly stop: what may have been delivered before counts as delivered.
     pub const INTERRUPTED: u8 = 8;
+    /// A message that stood further in front, with all that its queue knows of it: takes the place of every earlier
+    /// record about it.
+    pub const MOVED: u8 = 9;
 }
 
 /// A record whose checksum is right and whose content is not: a defect or a newer version's record.
@@ -94,6 +98,71 @@ pub(super) fn encode_message_head(message: &Message, queues: u32, out: &mut Vec<
     out.extend_from_slice(&deaths);
     out.extend_from_slice(&(message.properties.len() as u32).to_le_bytes());
 }
+
+/// What a queue knows of a message whose record is moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moved {
+    /// The queue.
+    pub queue: QueueId,
+    /// The message's place in it.
+    pub seq: Seq,
+    /// When the queue took it, in milliseconds since 1970, as far as its times to live depend on that.
+    pub arrived_ms: u64,
+    /// How many of its deliveries failed.
+    pub failed: u32,
+    /// Whether anybody may have seen it.
+    pub redelivered: bool,
+}
+
+/// What a moved record has before its message, in bytes.
+pub(super) const MOVED_BYTES: usize = 29;
+
+pub(super) fn encode_moved(moved: &Moved, out: &mut Vec<u8>) {
+    out.extend_from_slice(&moved.queue.0.to_le_bytes());
+    out.extend_from_slice(&moved.seq.0.to_le_bytes());
+    out.extend_from_slice(&moved.arrived_ms.to_le_bytes());
+    out.extend_from_slice(&moved.failed.to_le_bytes());
+    out.push(u8::from(moved.redelivered));
+}
+
+/// Reads a moved record: what the queue knows, and the message's own record.
+pub(super) fn decode_moved(payload: &[u8]) -> Result<(Moved, &[u8]), RecordError> {
+    let mut reader = Reader { record: "moved", rest: payload };
+    let moved = Moved {
+        queue: QueueId(reader.u64("queue")?),
+        seq: Seq(reader.u64("seq")?),
+        arrived_ms: reader.u64("time")?,
+        failed: reader.array("failures").map(u32::from_le_bytes)?,
+        redelivered: reader.u8("flag")? != 0,
+    };
+    Ok((moved, reader.rest))
+}
+
+/// The message's own record in a record that has one.
+pub(super) fn message_in(kind: u8, payload: &[u8]) -> Result<&[u8], RecordError> {
+    match kind {
+        kind::MESSAGE => Ok(payload),
+        kind::MOVED => decode_moved(payload).map(|(_, message)| message),
+        _ => Err(RecordError::unknown_kind()),
+    }
+}
+
+/// Whether a message is to survive a restart, by its own record.
+pub(super) fn is_persistent(message: &[u8]) -> bool {
+    message.first().is_some_and(|flags| flags & FLAG_TRANSIENT == 0)
+}
+
+/// Appends a message's own record, for no queue: a replay passes it over.
+pub(super) fn encode_forgettable(message: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(message);
+    if let Some(queues) = out.get_mut(start + QUEUES_AT..start + QUEUES_AT + 4) {
+        queues.fill(0);
+    }
+}
+
+/// Where a message's record says how many queues it is for.
+const QUEUES_AT: usize = 4;
 
 /// What a replay needs to know of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -501,6 +570,7 @@ mod tests {
             let _ = decode_returned(&bytes);
             let _ = decode_declined(&bytes);
             let _ = decode_horizon(&bytes);
+            let _ = decode_moved(&bytes);
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use leveret_journal::{LOST, Position, Record};
 use rustc_hash::{FxBuildHasher, FxHashMap};
+use smallvec::SmallVec;
 
 use super::record::{self, MessageHead, RecordError, kind};
 use super::stub::{Pack, STUBS_PER_PACK, Stub};
@@ -60,9 +61,8 @@ pub struct Recovered {
 /// One queue's content.
 #[derive(Debug, Default)]
 pub struct RecoveredQueue {
-    packs: VecDeque<Settling>,
-    /// Behind the packs, not packed yet.
-    open: VecDeque<Stub>,
+    /// The messages. Those that were moved come in another order than they have in the queue: each run has its own.
+    runs: SmallVec<[Run; 1]>,
     /// How often the deliveries of those failed that came back after one.
     returned: BTreeMap<Seq, u32>,
     /// Seqs below this have been used.
@@ -71,6 +71,14 @@ pub struct RecoveredQueue {
     pub horizon: Vec<Reach>,
     /// Where its horizon was written.
     pub horizon_at: Position,
+}
+
+/// Messages in the order of their seqs.
+#[derive(Debug, Default)]
+struct Run {
+    packs: VecDeque<Settling>,
+    /// Behind the packs, not packed yet.
+    open: VecDeque<Stub>,
 }
 
 /// A pack of which some have been settled.
@@ -105,6 +113,7 @@ impl Replay {
                 let head = record::decode_message_head(record.payload)?;
                 if head.queues > 0 {
                     let place = self.pins.pin(record.position);
+                    self.pins.weigh(record.payload.len().saturating_sub(head.body_bytes as usize));
                     self.written.insert(record.position, Written { place, head, queues: head.queues });
                 }
             }
@@ -133,6 +142,7 @@ impl Replay {
                 let end = Position(record.position.0 + record.payload.len() as u64);
                 self.lost.ranges.push(record.position..end);
             }
+            kind::MOVED => self.moved(record.position, record.payload)?,
             kind::HORIZON => {
                 let (queue, next, reach) = record::decode_horizon(record.payload)?;
                 let queue = self.queues.entry(queue).or_default();
@@ -196,6 +206,26 @@ impl Replay {
         Ok(())
     }
 
+    fn moved(&mut self, position: Position, payload: &[u8]) -> Result<(), RecordError> {
+        let (moved, message) = record::decode_moved(payload)?;
+        let head = record::decode_message_head(message)?;
+        let queue = self.queues.entry(moved.queue).or_default();
+        let seq = moved.seq;
+        queue.next = queue.next.max(Seq(seq.0.saturating_add(1)));
+        queue.leave(seq, Seq(seq.0.saturating_add(1)));
+        queue.take(Stub {
+            seq,
+            place: self.pins.pin(position),
+            body_bytes: head.body_bytes,
+            priority: head.priority,
+            arrived_ms: moved.arrived_ms,
+            deadline_ms: deadline_ms(&head, self.now_ms),
+            failed: moved.failed,
+            redelivered: moved.redelivered,
+        });
+        Ok(())
+    }
+
     /// The broker ended here with its deliveries unsettled: what may have been delivered until then counts as delivered.
     fn interrupted(&mut self) {
         for RecoveredQueue { next, horizon, .. } in self.queues.values_mut() {
@@ -227,16 +257,14 @@ fn deadline_ms(head: &MessageHead, now_ms: u64) -> u64 {
 impl RecoveredQueue {
     /// The stubs of the messages that are in the queue, in order. Memory is given back on the way.
     pub fn into_stubs(self) -> impl Iterator<Item = Stub> {
-        let Self { packs, open, mut returned, horizon, .. } = self;
+        let Self { runs, mut returned, horizon, .. } = self;
         let highest = horizon.len().saturating_sub(1);
-        let packed = packs.into_iter().flat_map(|Settling { pack, gone }| {
-            let is_there = move |stub: &Stub| {
-                let before = gone.range(..=stub.seq.0).next_back();
-                before.is_none_or(|(_, end)| *end <= stub.seq.0)
-            };
-            pack.stubs().filter(is_there).collect::<Vec<_>>()
+        let mut runs: Vec<_> = runs.into_iter().map(|run| run.into_stubs().peekable()).collect();
+        let merged = std::iter::from_fn(move || {
+            let next = |run: &mut std::iter::Peekable<_>| run.peek().map(|stub: &Stub| stub.seq);
+            runs.iter_mut().filter_map(|run| Some((next(run)?, run))).min_by_key(|(seq, _)| *seq)?.1.next()
         });
-        packed.chain(open).map(move |mut stub| {
+        merged.map(move |mut stub| {
             if let Some(failed) = returned.remove(&stub.seq) {
                 stub.failed = failed;
                 stub.redelivered = true;
@@ -245,6 +273,50 @@ impl RecoveredQueue {
             stub.redelivered |= horizon.get(level).is_some_and(|reach| stub.seq < reach.delivered);
             stub
         })
+    }
+
+    /// Puts a message in. Most come in the order of their seqs, and need one run. What was moved goes behind the
+    /// nearest that is before it, so that there are few runs however often messages were moved.
+    fn take(&mut self, stub: Stub) {
+        let before = |run: &&mut Run| run.last().is_none_or(|last| last < stub.seq);
+        if let Some(run) = self.runs.iter_mut().filter(before).max_by_key(|run| run.last()) {
+            run.take(stub);
+        } else {
+            let mut run = Run::default();
+            run.take(stub);
+            self.runs.push(run);
+        }
+    }
+
+    /// Everything from `first` to before `end` has left.
+    fn gone(&mut self, first: Seq, end: Seq) {
+        self.next = self.next.max(end);
+        while let Some((&seq, _)) = self.returned.range(first..end.max(first)).next() {
+            self.returned.remove(&seq);
+        }
+        self.leave(first, end);
+    }
+
+    fn leave(&mut self, first: Seq, end: Seq) {
+        self.runs.iter_mut().for_each(|run| run.leave(first, end));
+    }
+}
+
+impl Run {
+    fn into_stubs(self) -> impl Iterator<Item = Stub> {
+        let packed = self.packs.into_iter().flat_map(|Settling { pack, gone }| {
+            let is_there = move |stub: &Stub| {
+                let before = gone.range(..=stub.seq.0).next_back();
+                before.is_none_or(|(_, end)| *end <= stub.seq.0)
+            };
+            pack.stubs().filter(is_there).collect::<Vec<_>>()
+        });
+        packed.chain(self.open)
+    }
+
+    fn last(&self) -> Option<Seq> {
+        let packed = self.packs.back().map(|settling| settling.pack.last());
+        self.open.back().map(|stub| stub.seq).or(packed)
     }
 
     fn take(&mut self, stub: Stub) {
@@ -256,15 +328,10 @@ impl RecoveredQueue {
         self.open.push_back(stub);
     }
 
-    /// Everything from `first` to before `end` has left.
-    fn gone(&mut self, first: Seq, end: Seq) {
-        self.next = self.next.max(end);
+    fn leave(&mut self, first: Seq, end: Seq) {
         let from = self.open.partition_point(|stub| stub.seq < first);
         let to = self.open.partition_point(|stub| stub.seq < end);
         self.open.drain(from..to.max(from));
-        while let Some((&seq, _)) = self.returned.range(first..end.max(first)).next() {
-            self.returned.remove(&seq);
-        }
         let mut at = self.packs.partition_point(|settling| settling.pack.last() < first);
         while let Some(settling) = self.packs.get_mut(at)
             && settling.pack.first() < end

@@ -107,6 +107,11 @@ impl Pack {
         self.last
     }
 
+    /// Whether one of them is before a position, which is a segment's beginning.
+    pub fn reaches_before(&self, position: Position) -> bool {
+        self.segments.iter().any(|place| place.position() < position)
+    }
+
     /// When the first of them expires.
     pub fn first_deadline_ms(&self) -> u64 {
         self.first_deadline_ms

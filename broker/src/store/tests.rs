@@ -8,7 +8,7 @@ use leveret_protocol::{
 };
 
 use super::record::{self, kind};
-use super::{Batch, Message, Pins, QueueId, Reach, Replay, Seq};
+use super::{Batch, Message, Moved, Pins, QueueId, Reach, Replay, Seq};
 
 const A: QueueId = QueueId(1);
 const B: QueueId = QueueId(2);
@@ -65,7 +65,8 @@ impl Log {
         let stubs = recovered.queues.remove(&queue).unwrap_or_default().into_stubs();
         stubs
             .map(|stub| {
-                let (_, payload) = &self.records[stub.place.position().0 as usize / 64 - 1];
+                let (kind, payload) = &self.records[stub.place.position().0 as usize / 64 - 1];
+                let payload = record::message_in(*kind, payload).unwrap();
                 let body = record::decode_message(payload).unwrap().body.to_vec();
                 assert_eq!(stub.body_bytes as usize, body.len());
                 (String::from_utf8(body).unwrap(), stub.redelivered.then_some(stub.failed))
@@ -132,7 +133,7 @@ fn only_an_unclean_stop_flags_what_may_have_been_delivered_and_what_it_flags_sta
     assert_eq!(log.queue(A), [seen("0", false), seen("1", false), seen("2", false)]);
     assert_eq!(log.queue_after(A, false), [seen("0", true), seen("1", true), seen("2", false)]);
     log.write(|batch| batch.horizon(A, Seq(3), &reach([3])));
-    log.write(|batch| batch.interrupted());
+    log.write(Batch::interrupted);
     // As the queue writes it once the one before is gone with its segment.
     let written = log.replay().finish(Position::default(), true).queues[&A].horizon.clone();
     assert_eq!(written, [Reach { below: Seq(3), delivered: Seq(3) }]);
@@ -153,6 +154,41 @@ fn each_priority_has_its_own_horizon_and_the_highest_is_that_of_all_above_it() {
     let flags: Vec<bool> = log.queue_after(A, false).into_iter().map(|(_, seen)| seen.is_some()).collect();
     assert_eq!(flags, [false, false, true, true]);
     assert_eq!(log.replay().finish(Position::default(), true).queues[&A].next, Seq(4));
+}
+
+/// What [`Mover`](super::Mover) writes of a message.
+fn moved(log: &mut Log, moved: &Moved, body: &'static str) {
+    let mut payload = Vec::new();
+    record::encode_moved(moved, &mut payload);
+    let message = log.message(body, 1).0 as usize / 64 - 1;
+    payload.extend(log.records.remove(message).1);
+    log.records.push((kind::MOVED, payload));
+}
+
+#[test]
+fn a_moved_record_stands_for_all_that_was_known_of_its_message() {
+    let whole = |log: &Log| log.queue(A).into_iter().map(|(body, _)| body).collect::<Vec<_>>().join(" ");
+    let mut log = Log::default();
+    let bodies = ["0", "1", "2", "3", "4", "5", "6", "7"];
+    let positions: Vec<Position> = bodies.map(|body| log.message(body, 1)).into();
+    log.write(|batch| batch.enqueue(A, Seq(0), 5, &positions));
+    log.write(|batch| batch.returned(A, &mut [(Seq(1), 1)]));
+    let front = log.records.len();
+    let known =
+        |seq: usize| Moved { queue: A, seq: Seq(seq as u64), arrived_ms: 5, failed: 0, redelivered: false };
+    // In whatever order, several times, and with others in between.
+    for seq in [1, 3, 5, 7, 0, 2, 4] {
+        moved(&mut log, &known(seq), bodies[seq]);
+    }
+    moved(&mut log, &Moved { failed: 2, redelivered: true, ..known(1) }, "1");
+    assert_eq!(whole(&log), "0 1 2 3 4 5 6 7", "each once, and in its order");
+    log.write(|batch| batch.gone(A, &mut [Seq(2), Seq(6)]));
+    assert_eq!(whole(&log), "0 1 3 4 5 7");
+    log.records.drain(..front);
+    assert_eq!(whole(&log), "0 1 3 4 5 7", "without the front");
+    assert_eq!(log.queue(A)[1], ("1".to_owned(), Some(2)));
+    log.write(|batch| batch.returned(A, &mut [(Seq(3), 4)]));
+    assert_eq!(log.queue(A)[2], ("3".to_owned(), Some(4)));
 }
 
 #[test]
@@ -231,6 +267,8 @@ fn records_have_the_bytes_that_they_always_had() {
         &[Reach { below: Seq(1324), delivered: Seq(300) }, Reach { below: Seq(7), delivered: Seq(0) }],
     );
     batch.interrupted();
+    let moved = Moved { queue: A, seq: Seq(9), arrived_ms: 5, failed: 2, redelivered: true };
+    batch.add(kind::MOVED, |out| record::encode_moved(&moved, out));
     let golden =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/store/tests/records.hex")).unwrap();
     let kinds =

@@ -35,7 +35,7 @@ pub use readers::{READERS, Readers};
 pub use transaction::{CommitError, Committed, Settling};
 pub use vhost::Vhost;
 
-use crate::queue::Work;
+use crate::queue::{Queue, Work};
 use crate::store::{Batch, QueueId, Recovered, Store, StoreError};
 
 /// All vhosts.
@@ -138,9 +138,12 @@ impl Topology {
 
     /// The journal is about to lose what is `before` a position: the queues write again what of it still counts.
     pub fn keep_horizons(&self, before: Position, work: &mut Work) {
-        for vhost in self.vhosts() {
-            vhost.queues().iter().for_each(|queue| queue.keep_horizon(before, work));
-        }
+        self.queues().iter().for_each(|queue| queue.keep_horizon(before, work));
+    }
+
+    /// All queues of all vhosts.
+    pub fn queues(&self) -> Vec<Arc<Queue>> {
+        self.vhosts().iter().flat_map(|vhost| vhost.queues()).collect()
     }
 
     /// Everything durable as definitions that make it anew, the number of the next queue, and the position in the

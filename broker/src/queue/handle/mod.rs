@@ -5,6 +5,7 @@
 //! is left in [`Work`] for [`crate::topology`], which knows where these go.
 
 mod horizon;
+mod moving;
 mod reading;
 mod transaction;
 
@@ -16,6 +17,7 @@ use leveret_journal::faults::{crash_point, mutant};
 use leveret_protocol::QueueName;
 use parking_lot::Mutex;
 
+pub use self::moving::MovedOn;
 use super::{
     ConsumerSpec, Dead, DeleteReason, Delivery, Effects, HolderId, Refused, Settings, Share, State,
     SubscribeError, UnknownTag, Verb,

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use leveret_journal::Position;
+
 use super::{Wanted, shrink_if_sparse};
 use crate::queue::entry::{Entry, NEVER};
-use crate::store::{Content, Message, Pack, STUBS_PER_PACK, Seq, Stub};
+use crate::store::{Content, Message, Pack, Place, STUBS_PER_PACK, Seq, Stub};
 
 /// Fewer entries than this are not packed but lose their messages one by one: packs have a size of their own.
 /// (In tests so few that random operations make packs.)
@@ -126,19 +128,52 @@ impl Level {
 
     /// A message has been read. Gives how much memory it takes, in bytes; nothing, if nobody waits for it any more.
     pub(super) fn load(&mut self, seq: Seq, message: Arc<Message>) -> u64 {
-        let entry = match self.front.binary_search_by_key(&seq, |entry| entry.seq) {
-            Ok(at) => self.front.get_mut(at),
-            Err(_) => match self.back.binary_search_by_key(&seq, |entry| entry.seq) {
-                Ok(at) => self.back.get_mut(at),
-                Err(_) => self.strays.get_mut(&seq.0),
-            },
-        };
-        match entry {
+        match self.entry_mut(seq) {
             Some(entry) if !entry.is_loaded() => {
                 entry.content = Content::Loaded(message);
                 entry.loaded_bytes()
             }
             _ => 0,
+        }
+    }
+
+    /// The first messages from `from` on whose records are before a position, a segment's beginning. No more than
+    /// `most` of each part.
+    pub(super) fn before(&self, position: Position, from: Seq, most: usize) -> impl Iterator<Item = Stub> {
+        let behind = |run: &VecDeque<Entry>| run.partition_point(|entry| entry.seq < from);
+        let packs = self.packs.range(self.packs.partition_point(|pack| pack.last() < from)..);
+        let packed = packs.filter(move |pack| pack.reaches_before(position)).flat_map(Pack::stubs);
+        let is_before = move |stub: &Stub| stub.seq >= from && stub.place.position() < position;
+        let stubs = |entries| Iterator::filter_map(entries, Entry::stub);
+        let front = stubs(self.front.range(behind(&self.front)..)).filter(is_before).take(most);
+        let back = stubs(self.back.range(behind(&self.back)..)).filter(is_before).take(most);
+        let strays = self.strays.range(from.0..).filter_map(|(_, entry)| entry.stub());
+        strays
+            .filter(is_before)
+            .take(most)
+            .chain(front)
+            .chain(packed.filter(is_before).take(most))
+            .chain(back)
+    }
+
+    /// Moves the records of some of its messages, which are in the order of their seqs: see [`Entry::relocate`].
+    pub(super) fn relocate(&mut self, stubs: &[&Stub], put: &mut dyn FnMut(&Stub) -> Option<Place>) {
+        let mut rest = stubs;
+        while let Some((stub, others)) = rest.split_first() {
+            rest = others;
+            if let Some(entry) = self.entry_mut(stub.seq) {
+                entry.relocate(stub, put);
+                continue;
+            }
+            let at = self.packs.partition_point(|pack| pack.last() < stub.seq);
+            let Some(pack) = self.packs.get_mut(at).filter(|pack| pack.first() <= stub.seq) else { continue };
+            let (_, behind) = rest.split_at(rest.partition_point(|stub| stub.seq <= pack.last()));
+            let inside =
+                stubs.get(stubs.len() - others.len() - 1..stubs.len() - behind.len()).unwrap_or_default();
+            if let Some(moved) = relocated(pack, inside, put) {
+                *pack = moved;
+            }
+            rest = behind;
         }
     }
 
@@ -162,6 +197,16 @@ impl Level {
         }
         self.strays.values_mut().for_each(|entry| freed.unload(entry));
         (freed.bytes, freed.messages)
+    }
+
+    fn entry_mut(&mut self, seq: Seq) -> Option<&mut Entry> {
+        match self.front.binary_search_by_key(&seq, |entry| entry.seq) {
+            Ok(at) => self.front.get_mut(at),
+            Err(_) => match self.back.binary_search_by_key(&seq, |entry| entry.seq) {
+                Ok(at) => self.back.get_mut(at),
+                Err(_) => self.strays.get_mut(&seq.0),
+            },
+        }
     }
 
     /// Packs what comes behind all that is in `front` and `packs`.
@@ -211,6 +256,20 @@ impl Level {
             Some((seq, _)) => self.first().is_none_or(|first| *seq < first.0),
         }
     }
+}
+
+/// The pack with the new places of those among its messages whose records were moved.
+fn relocated(pack: &Pack, stubs: &[&Stub], put: &mut dyn FnMut(&Stub) -> Option<Place>) -> Option<Pack> {
+    let mut stubs = stubs.iter().peekable();
+    let moved = pack.stubs().map(|now| {
+        while stubs.next_if(|stub| stub.seq < now.seq).is_some() {}
+        let is_there = stubs.peek().is_some_and(|stub| stub.seq == now.seq && stub.place == now.place);
+        match is_there.then(|| put(&now)).flatten() {
+            Some(place) => Stub { place, ..now },
+            None => now,
+        }
+    });
+    Pack::new(&moved.collect::<Vec<_>>())
 }
 
 /// How many of the first entries have messages with `bytes` together.

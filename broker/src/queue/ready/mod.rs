@@ -5,6 +5,8 @@ mod level;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use leveret_journal::Position;
+
 use self::level::Level;
 use super::entry::{Entry, NEVER};
 use crate::store::{Message, Pack, Place, STUBS_PER_PACK, Seq, Stub};
@@ -195,6 +197,21 @@ impl Ready {
         if bytes > 0 {
             self.loaded_bytes += bytes;
             self.stored -= 1;
+        }
+    }
+
+    /// Those among the first messages from `from` on whose records are before a position: at most so many.
+    pub(super) fn before(&self, position: Position, from: Seq, most: usize) -> Vec<Stub> {
+        self.levels.iter().flat_map(|level| level.before(position, from, most)).collect()
+    }
+
+    /// Moves the records of messages, which are in the order of their seqs: see [`Entry::relocate`].
+    pub(super) fn relocate(&mut self, stubs: &[&Stub], put: &mut dyn FnMut(&Stub) -> Option<Place>) {
+        let highest = self.levels.len() - 1;
+        for (at, level) in self.levels.iter_mut().enumerate() {
+            let of_level = |stub: &&&Stub| usize::from(stub.priority).min(highest) == at;
+            let of_level: Vec<&Stub> = stubs.iter().filter(of_level).copied().collect();
+            level.relocate(&of_level, put);
         }
     }
 
