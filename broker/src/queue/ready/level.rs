@@ -98,8 +98,8 @@ impl Level {
             *ahead_bytes = ahead_bytes.saturating_sub(entry.loaded_bytes());
             !entry.is_loaded() || *ahead_bytes == 0
         };
-        let next = self.strays.values().chain(&self.front);
-        match next.chain(self.back.iter().filter(|_| self.packs.is_empty())).find(|entry| is_stored(entry)) {
+        let back = self.back.iter().filter(|_| self.packs.is_empty());
+        match in_order(&self.strays, self.front.iter().chain(back)).find(|entry| is_stored(entry)) {
             Some(entry) => !entry.is_loaded(),
             None => !self.packs.is_empty(),
         }
@@ -107,23 +107,31 @@ impl Level {
 
     /// Lists messages among the next ones that are not in memory. Whether `wanted` takes more.
     pub(super) fn want(&mut self, wanted: &mut Wanted) -> bool {
-        if !self.strays.values().all(|entry| wanted.look_at(entry)) {
-            return false;
-        }
+        let Self { front, packs, back, strays } = self;
+        let mut strays = strays.values().peekable();
+        let mut look_at = |entry: &Entry| {
+            while let Some(stray) = strays.next_if(|stray| stray.seq < entry.seq) {
+                if !wanted.look_at(stray) {
+                    return false;
+                }
+            }
+            wanted.look_at(entry)
+        };
         let mut at = 0;
         loop {
-            while let Some(entry) = self.front.get(at) {
-                if !wanted.look_at(entry) {
+            while let Some(entry) = front.get(at) {
+                if !look_at(entry) {
                     return false;
                 }
                 at += 1;
             }
             // Read ahead, beyond what is unpacked.
-            match self.packs.pop_front() {
-                Some(pack) => self.front.extend(pack.stubs().map(Entry::from_stub)),
-                None => return self.back.iter().all(|entry| wanted.look_at(entry)),
+            match packs.pop_front() {
+                Some(pack) => front.extend(pack.stubs().map(Entry::from_stub)),
+                None => break,
             }
         }
+        back.iter().all(look_at) && strays.all(|stray| wanted.look_at(stray))
     }
 
     /// A message has been read. Gives how much memory it takes, in bytes; nothing, if nobody waits for it any more.
@@ -270,6 +278,18 @@ fn relocated(pack: &Pack, stubs: &[&Stub], put: &mut dyn FnMut(&Stub) -> Option<
         }
     });
     Pack::new(&moved.collect::<Vec<_>>())
+}
+
+/// The entries of a run and those that are strewn over it, in the order of their seqs.
+fn in_order<'a>(
+    strays: &'a BTreeMap<u64, Entry>,
+    run: impl Iterator<Item = &'a Entry>,
+) -> impl Iterator<Item = &'a Entry> {
+    let (mut strays, mut run) = (strays.values().peekable(), run.peekable());
+    std::iter::from_fn(move || {
+        let next = run.peek().map_or(u64::MAX, |entry| entry.seq.0);
+        strays.next_if(|stray| stray.seq.0 < next).or_else(|| run.next())
+    })
 }
 
 /// How many of the first entries have messages with `bytes` together.

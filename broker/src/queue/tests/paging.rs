@@ -90,6 +90,20 @@ fn what_comes_back_from_a_consumer_is_read_again_and_keeps_its_place() {
 }
 
 #[test]
+fn the_next_message_is_read_first_though_another_one_came_back_out_of_order() {
+    let mut rig = paged(4);
+    let holder = rig.consumer(Credit::Unsettled(3));
+    rig.read();
+    assert_eq!(rig.bodies(), "0 1 2");
+    rig.state.cancel(holder, START, &mut rig.fx);
+    for tag in [1, 2] {
+        rig.settle(holder, &[(tag, tag)], &Verb::Requeue).unwrap();
+    }
+    rig.state.short_of_memory(true);
+    assert_eq!(rig.state.wanted_by_get().seqs, [Seq(0)]);
+}
+
+#[test]
 fn a_message_that_expires_unread_is_dead_lettered_from_where_it_is() {
     let mut rig = rig(&[("x-dead-letter-exchange", "dlx".into()), ("x-message-ttl", 10.into())]);
     rig.state.restore([stub(3, START), stub(4, START)].into_iter(), START);
