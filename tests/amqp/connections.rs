@@ -1,7 +1,10 @@
-//! Channels, from their opening to their errors, and how connections end.
+//! Channels, from their opening to their errors, how connections end, and what a short disk or memory means to them.
 
+use leveret_broker::pressure::Cause;
 use leveret_tests::amqp::{Peer, Target, close, method_bytes};
 use leveret_tests::{amqp_table, config, fields};
+
+const REASON: &str = "the disk is almost full";
 
 /// Makes the broker close the connection, and does not answer it.
 async fn provoke(peer: &mut Peer) {
@@ -163,4 +166,64 @@ async fn channel_zero_takes_no_methods_of_channels() {
     let closed = peer.closed().await;
     let text = "CHANNEL_ERROR - unexpected method in connection state running";
     assert_eq!(closed, close(504, text, "basic.qos"));
+}
+
+#[tokio::test]
+async fn clients_are_told_that_publishing_is_blocked_and_that_it_is_not_any_more() {
+    let target = Target::ours(config()).await;
+    let pressure = target.broker.as_ref().unwrap().pressure();
+    let mut peer = target.peer().await;
+    pressure.hold(Cause::Program, REASON);
+    assert_eq!(peer.expect_on(0, "connection.blocked").await[0].text(), REASON);
+    pressure.hold(Cause::Disk, "another reason");
+    pressure.release(Cause::Program);
+    pressure.release(Cause::Disk);
+    peer.expect_on(0, "connection.unblocked").await;
+    pressure.hold(Cause::Program, REASON);
+    let mut late = target.peer().await;
+    late.expect_on(0, "connection.blocked").await;
+}
+
+#[tokio::test]
+async fn while_publishing_is_blocked_confirms_say_no_and_everything_else_goes_on() {
+    let target = Target::ours(config()).await;
+    let pressure = target.broker.as_ref().unwrap().pressure();
+    let mut peer = target.peer().await;
+    peer.queue("q", amqp_table! {}).await;
+    peer.call("confirm.select", fields![false]).await;
+    peer.publish("", "q", "a").await;
+    peer.expect("basic.ack").await;
+    pressure.hold(Cause::Program, REASON);
+    peer.expect_on(0, "connection.blocked").await;
+    peer.publish("", "q", "refused").await;
+    let nack = peer.expect("basic.nack").await;
+    assert_eq!(nack[0].number(), 2);
+    peer.consume("q", "c").await;
+    let delivery = peer.delivery().await;
+    assert_eq!(delivery.body, "a");
+    peer.send("basic.ack", fields![delivery.tag, false]).await;
+    peer.call("basic.cancel", fields!["c", false]).await;
+    peer.until_counts("q", (0, 0)).await;
+    pressure.release(Cause::Program);
+    peer.expect_on(0, "connection.unblocked").await;
+    peer.publish("", "q", "b").await;
+    assert_eq!(peer.expect("basic.ack").await[0].number(), 3);
+}
+
+#[tokio::test]
+async fn without_confirms_a_publish_waits_and_is_not_lost() {
+    let target = Target::ours(config()).await;
+    let pressure = target.broker.as_ref().unwrap().pressure();
+    let (mut peer, mut other) = (target.peer().await, target.peer().await);
+    peer.queue("q", amqp_table! {}).await;
+    pressure.hold(Cause::Program, REASON);
+    peer.expect_on(0, "connection.blocked").await;
+    peer.publish("", "q", "waits").await;
+    // It is behind the publish, and so not answered until that is taken.
+    peer.send("queue.declare", fields!["q", true, false, false, false, false, amqp_table! {}]).await;
+    other.expect_on(0, "connection.blocked").await;
+    assert_eq!(other.counts("q").await, (0, 0), "others are served");
+    pressure.release(Cause::Program);
+    assert_eq!(peer.expect("queue.declare-ok").await[1].number(), 1);
+    peer.expect_on(0, "connection.unblocked").await;
 }

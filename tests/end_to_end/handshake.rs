@@ -38,7 +38,7 @@ async fn another_protocol_is_answered_with_one_line_that_says_what_is_spoken_her
     let cases: [(&[u8], &str); 5] = [
         (b"AMQP\0\0\x09\x01", "AMQP 0-9-1 has a listener of its own"),
         (b"\x16\x03\x01\x02\0\x01\0\x01", "this looks like TLS"),
-        (b"LVRT\x02\0\0\0", "speaks version 1.0"),
+        (b"LVRT\x02\0\0\0", "speaks version 1.1"),
         (b"12345678", "got \"12345678\""),
         (&[0; 8], "which opens with"),
     ];

@@ -105,7 +105,9 @@ async fn a_data_directory_of_an_unknown_format_is_refused_and_left_as_it_is() {
     let read = || files.map(|file| std::fs::read(data.path().join(file)).unwrap());
     let before = read();
 
-    let Err(error) = Broker::builder().config(config()).data_dir(data.path()).listen([]).start().await else {
+    let Err(error) =
+        Broker::builder().config(config()).data_dir(data.path()).listen([]).listen_amqp([]).start().await
+    else {
         panic!("it was not refused")
     };
     let text = error.to_string();

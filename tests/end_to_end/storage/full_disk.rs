@@ -40,6 +40,7 @@ fn small(data_dir: &Path) -> Config {
     let mut config = config();
     data_dir.clone_into(&mut config.data_dir);
     config.listen = vec![([127, 0, 0, 1], 0).into()];
+    config.listen_amqp = Vec::new();
     config.limits.message_bytes_max = 64 << 10;
     config.journal.segment_bytes = 256 << 10;
     config.journal.staged_bytes_max = 1 << 20;

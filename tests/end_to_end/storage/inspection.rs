@@ -110,7 +110,7 @@ async fn damage_is_refused_named_and_given_up_only_when_asked_and_costs_only_wha
     damage(data.path(), "mails 0");
     let before = contents(data.path());
 
-    let builder = Broker::builder().config(config()).data_dir(data.path()).listen([]);
+    let builder = Broker::builder().config(config()).data_dir(data.path()).listen([]).listen_amqp([]);
     let refusal = builder.start().await.map(drop).unwrap_err().to_string();
     assert!(refusal.contains("0000000000000001.segment is damaged at byte"), "{refusal}");
     assert!(refusal.contains("leveret inspect") && refusal.contains("leveret salvage"), "{refusal}");
