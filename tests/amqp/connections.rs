@@ -1,6 +1,6 @@
 //! Channels, from their opening to their errors, how connections end, and what a short disk or memory means to them.
 
-use leveret_broker::store::Cause;
+use leveret_broker::pressure::Cause;
 use leveret_tests::amqp::{Peer, Target, close, method_bytes};
 use leveret_tests::{amqp_table, config, fields};
 
