@@ -57,7 +57,7 @@ pub use record::{LOST, Record, group_bytes};
 pub use recovery::Recovery;
 pub use segment::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 #[cfg(feature = "sim")]
-pub use sim::{Call, Loss, SimDisk, Stepper};
+pub use sim::{Call, Loss, SimDisk, Sink, Stepper};
 pub use stage::Group;
 
 /// How a journal is kept.

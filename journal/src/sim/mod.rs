@@ -2,8 +2,10 @@
 
 mod disk;
 mod file;
+mod sink;
 mod stepper;
 
 pub use disk::{Call, SimDisk};
 pub use file::Loss;
+pub use sink::Sink;
 pub use stepper::Stepper;
