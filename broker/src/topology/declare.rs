@@ -229,6 +229,7 @@ impl Vhost {
     }
 
     fn remove_queue(&self, queue: &Queue) -> Result<Position, TopologyError> {
+        let _thinning = self.thin_out(queue.id);
         let removed = self.remove(&mut self.change().registry, queue);
         // Only now that the journal knows: a crash before must find the queue with its messages.
         queue.clear();

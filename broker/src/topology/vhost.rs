@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use leveret_protocol::{Destination, ExchangeName, QueueName, VhostName};
-use parking_lot::{RwLock, RwLockWriteGuard};
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockWriteGuard};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::definitions::{BindingDefinition, Definition};
@@ -23,6 +23,8 @@ pub struct Vhost {
     pub(super) shared: Arc<Shared>,
     /// The router's generation, where the hot path can read it without the lock.
     generation: AtomicU64,
+    /// Held while a queue that goes gives its bindings up bit by bit: nobody may take them down before it is gone.
+    thinning: Mutex<()>,
     registry: RwLock<Registry>,
 }
 
@@ -36,6 +38,9 @@ pub(super) struct Registry {
     owned: FxHashMap<ConnectionId, FxHashSet<QueueId>>,
 }
 
+/// How many bindings are removed in one turn of the lock, which takes well under a millisecond.
+const BINDINGS_PER_TURN: usize = 256;
+
 impl Vhost {
     pub(super) fn new(name: VhostName, shared: Arc<Shared>) -> Arc<Self> {
         let registry = Registry {
@@ -44,7 +49,8 @@ impl Vhost {
             queues_by_id: FxHashMap::default(),
             owned: FxHashMap::default(),
         };
-        Arc::new(Self { name, shared, generation: AtomicU64::new(0), registry: RwLock::new(registry) })
+        let (generation, thinning) = (AtomicU64::new(0), Mutex::new(()));
+        Arc::new(Self { name, shared, generation, thinning, registry: RwLock::new(registry) })
     }
 
     /// Changes with everything that can change a route. What was resolved at the same generation still holds.
@@ -110,7 +116,23 @@ impl Vhost {
     }
 
     pub(super) fn lock_for_snapshot(&self) -> RwLockWriteGuard<'_, Registry> {
+        let _no_queue_has_lost_some = self.thinning.lock();
         self.registry.write()
+    }
+
+    /// Lets a queue that is gone give up its bindings, if they are many, in turns of the lock between which others get
+    /// theirs. The journal need not know: it is told of the queue's end while the guard is held.
+    pub(super) fn thin_out(&self, queue: QueueId) -> Option<MutexGuard<'_, ()>> {
+        if self.read(|registry| registry.router.bindings_to(queue)) <= BINDINGS_PER_TURN {
+            return None;
+        }
+        let thinning = self.thinning.lock();
+        let mut registry = self.registry.write();
+        while registry.router.thin_out(queue, BINDINGS_PER_TURN) {
+            RwLockWriteGuard::bump(&mut registry);
+        }
+        drop(registry);
+        Some(thinning)
     }
 
     /// Definitions that make everything durable of this vhost anew.

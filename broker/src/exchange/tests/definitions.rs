@@ -269,6 +269,28 @@ fn auto_delete_cascades_through_exchanges_that_are_bound_to_each_other() {
 }
 
 #[test]
+fn a_queue_that_is_thinned_out_keeps_what_exchanges_live_by() {
+    let mut vhost = Vhost::new(&[("stays", Topic)], &["a", "b"]);
+    for name in ["x", "y"] {
+        vhost.declare(name, auto_delete(Direct)).unwrap();
+    }
+    for number in 0..5 {
+        vhost.bind_all(&[("stays", "a", &format!("{number}.#")), ("x", "a", &number.to_string())]);
+    }
+    vhost.bind_all(&[("stays", "b", "0.*"), ("y", "a", "1"), ("y", "b", "1")]);
+    let (queue, generation) = (vhost.queues["a"], vhost.router.generation());
+    assert!(vhost.router.thin_out(queue, 4));
+    assert_eq!(vhost.router.bindings_to(queue), 7);
+    while vhost.router.thin_out(queue, 4) {}
+    assert_eq!(vhost.router.bindings_to(queue), 1, "the last one of `x`");
+    assert_eq!(vhost.router.generation(), generation);
+    assert_eq!((vhost.routed("stays", "0.1").as_str(), vhost.routed("y", "1").as_str()), ("b", "b"));
+    let removed = vhost.router.remove_queue(queue);
+    assert_eq!((exchanges_of(&removed).as_str(), removed.bindings.len()), ("x", 1));
+    assert!(vhost.router.declare_passive(&exchange("y")).is_ok());
+}
+
+#[test]
 fn an_exchange_that_is_bound_to_itself_can_be_deleted() {
     let mut vhost = Vhost::new(&[], &["a"]);
     vhost.declare("x", auto_delete(Fanout)).unwrap();

@@ -5,10 +5,14 @@ mod crashes;
 use std::sync::Arc;
 
 use leveret_journal::{Journal, Options, RealDisk};
-use leveret_protocol::{QueueName, ReplyCode, Table, Value, VhostName};
+use leveret_protocol::{
+    Destination, ExchangeName, QueueName, ReplyCode, RoutingKey, Table, Value, VhostName,
+};
 
 use super::vhost::Registry;
-use super::{Alarms, DeclareQueue, Topology, Vhost, VhostLimits};
+use super::{
+    Alarms, BindingDefinition, DeclareExchange, DeclareQueue, Definition, Topology, Vhost, VhostLimits,
+};
 use crate::queue::{ConnectionId, Queue, Settings, Work};
 use crate::store::{Memory, Message, Pins, ProgressReporter, Store};
 
@@ -38,7 +42,7 @@ fn world() -> World {
     let store = Store::new(journal, pins, Memory::new(u64::MAX), progress);
     let alarms = Arc::new(Alarms::default());
     let kept = Arc::clone(&store);
-    let limits = VhostLimits { queues_max: 10, exchanges_max: 100, bindings_max: 10 };
+    let limits = VhostLimits { queues_max: 10, exchanges_max: 100, bindings_max: BINDINGS };
     let topology = Topology::new(store, Arc::clone(&alarms), Arc::default(), limits);
     let vhost = topology.ensure_vhost(&VhostName::new("/").unwrap()).unwrap();
     let arguments = Table::from([("x-expires".to_owned(), Value::from(3_600_000))]);
@@ -67,6 +71,47 @@ fn a_deleted_queue_leaves_no_alarm() {
     assert_eq!(alarms.times(), [3_600_000]);
     vhost.delete_queue(&name(), false, false, CONNECTION).unwrap();
     assert_eq!(alarms.times(), []);
+}
+
+/// Many turns of the lock.
+const BINDINGS: usize = 5000;
+
+#[test]
+fn a_queue_goes_with_all_of_its_bindings_however_many_and_no_snapshot_sees_some_of_them() {
+    let World { vhost, _folder, .. } = world();
+    let exchange = ExchangeName::new("logs").unwrap();
+    let declare = DeclareExchange::new(exchange.clone(), "topic", true, true, false, &Table::new()).unwrap();
+    vhost.declare_exchange(declare).unwrap();
+    for source in [exchange, ExchangeName::new("amq.topic").unwrap()] {
+        for number in 0..BINDINGS / 2 {
+            let binding = BindingDefinition {
+                vhost: vhost.name.clone(),
+                source: source.clone(),
+                destination: Destination::Queue(name()),
+                routing_key: RoutingKey::new(format!("*.{number}")).unwrap(),
+                arguments: Table::new(),
+            };
+            vhost.bind(&binding, CONNECTION).unwrap();
+        }
+    }
+    // The bindings, and whether there is the queue.
+    let snapshot = || {
+        let definitions = vhost.durable_definitions(&vhost.lock_for_snapshot());
+        let bindings = definitions.iter().filter(|definition| matches!(definition, Definition::Bound(_)));
+        (bindings.count(), definitions.iter().any(|it| matches!(it, Definition::Queue { .. })))
+    };
+    assert_eq!(snapshot(), (BINDINGS, true));
+    std::thread::scope(|scope| {
+        let deleting = scope.spawn(|| vhost.delete_queue(&name(), false, false, CONNECTION));
+        while !deleting.is_finished() {
+            let seen = snapshot();
+            assert!([(BINDINGS, true), (0, false)].contains(&seen), "{seen:?}");
+        }
+    });
+    assert_eq!(snapshot(), (0, false));
+    assert_eq!(vhost.read(|registry| registry.router.bindings_len()), 0);
+    let logs = ExchangeName::new("logs").unwrap();
+    assert!(vhost.check_exchange(&logs).is_err(), "it deletes itself with its last binding");
 }
 
 #[test]
