@@ -4,7 +4,7 @@
 use bytes::{Bytes, BytesMut};
 use leveret_protocol::amqp::{
     Assembled, Assembler, BasicProperties, ContentHeader, EncodedTable, Envelope, FieldTable, Frame, Method,
-    check_protocol_header, put_header, put_method, to_amqp, to_native, without_bcc,
+    WholePublish, check_protocol_header, put_header, put_method, to_amqp, to_native, without_bcc,
 };
 use leveret_protocol::{METADATA_BYTES_MAX, Properties, PropertiesFormat};
 
@@ -12,7 +12,8 @@ const FRAME_MAX: usize = 8 * 1024;
 const BODY_BYTES_MAX: u64 = 64 * 1024;
 
 /// A byte stream from a stranger, on one channel: frames are written as the same bytes, no length field makes a buffer
-/// grow beyond what is allowed, and the assembler makes of them what it should.
+/// grow beyond what is allowed, the assembler makes of them what it should, and a publish that is seen whole is the one
+/// that comes out of its frames.
 pub(crate) fn frame(input: &[u8]) {
     if let Some(first) = input.first_chunk()
         && let Err(error) = check_protocol_header(*first)
@@ -21,6 +22,7 @@ pub(crate) fn frame(input: &[u8]) {
     }
     let (mut buffer, mut written) = (BytesMut::from(input), BytesMut::new());
     let mut assembler = Assembler::default();
+    whole(input);
     while let Ok(Some(frame)) = Frame::decode(&mut buffer, FRAME_MAX) {
         assert!(frame.payload.len() + 8 <= FRAME_MAX);
         frame.encode(&mut written);
@@ -41,6 +43,33 @@ pub(crate) fn frame(input: &[u8]) {
     assert!(buffer.capacity() <= 2 * input.len() + 2 * FRAME_MAX);
     written.extend_from_slice(&buffer);
     assert_eq!(written, input);
+}
+
+/// A publish that is seen whole at the front of a stream, if there is one: its frames say the same.
+fn whole(input: &[u8]) {
+    let Some(whole) = WholePublish::peek(input, FRAME_MAX, BODY_BYTES_MAX) else { return };
+    let mut frames = BytesMut::from(&input[..whole.bytes]);
+    let mut assembler = Assembler::default();
+    let mut method = None;
+    while let Some(frame) = Frame::decode(&mut frames, FRAME_MAX).unwrap() {
+        assert_eq!(frame.channel, whole.channel);
+        match assembler.accept(frame, BODY_BYTES_MAX).unwrap() {
+            Assembled::Method(payload) => {
+                assembler.expect_content();
+                method = Some(payload);
+            }
+            Assembled::Incomplete => {}
+            Assembled::Content(content) => {
+                assert_eq!((&content.properties[..], &content.body[..]), (whole.properties, whole.body));
+                assert_eq!(BasicProperties::decode(&content.properties), Ok(whole.decoded));
+                let method = Method::decode(method.as_ref().unwrap()).unwrap();
+                assert_eq!(method, Method::from(whole.publish));
+                assert!(frames.is_empty());
+                return;
+            }
+        }
+    }
+    panic!("the frames are no message: {whole:?}");
 }
 
 /// A method frame's payload: what can be read can be written, and means the same.

@@ -115,6 +115,11 @@ impl Assembler {
         self.expects = Expects::Header;
     }
 
+    /// Whether it is between two messages.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.expects, Expects::Method)
+    }
+
     /// How many bytes of an unfinished message are held, so that whoever has many channels can bound their sum.
     pub fn held_bytes(&self) -> usize {
         match &self.expects {

@@ -19,8 +19,8 @@ pub const FRAME_OVERHEAD_BYTES: usize = HEAD_BYTES + 1;
 /// The least `frame_max` that may be negotiated.
 pub const FRAME_MAX_MIN: u32 = 4096;
 
-const HEAD_BYTES: usize = 7;
-const FRAME_END: u8 = 0xCE;
+pub(super) const HEAD_BYTES: usize = 7;
+pub(super) const FRAME_END: u8 = 0xCE;
 
 /// How much room for a large frame is made at a time, so that a head that promises much costs nothing until the bytes
 /// come.
@@ -147,8 +147,12 @@ pub fn put_body(out: &mut BytesMut, channel: u16, frame_max: usize, body: &[u8])
         limit => limit,
     };
     out.reserve(body.len() + FRAME_OVERHEAD_BYTES * body.len().div_ceil(piece_bytes));
+    let [c0, c1] = channel.to_be_bytes();
     for piece in body.chunks(piece_bytes) {
-        put_frame(out, FrameKind::Body, channel, |out| out.put_slice(piece));
+        let [l0, l1, l2, l3] = (piece.len() as u32).to_be_bytes();
+        out.put_slice(&[FrameKind::Body as u8, c0, c1, l0, l1, l2, l3]);
+        out.put_slice(piece);
+        out.put_u8(FRAME_END);
     }
 }
 

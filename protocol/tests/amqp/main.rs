@@ -15,3 +15,4 @@ mod methods;
 mod publish;
 mod schema;
 mod tables;
+mod whole;

@@ -1,13 +1,14 @@
 //! Outbox -> AMQP frames.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use leveret_protocol::Outcome;
 use leveret_protocol::amqp::{
-    self, Envelope, FRAME_OVERHEAD_BYTES, NO_PROPERTIES, basic, put_body, put_header, put_heartbeat,
-    put_method,
+    self, Envelope, FRAME_OVERHEAD_BYTES, NO_PROPERTIES, basic, put_body, put_deliver, put_header,
+    put_heartbeat, put_method,
 };
+use leveret_protocol::{Outcome, PropertiesFormat};
 
 use super::super::protocol::{Encoder, Unfit};
 use super::get::GetOk;
@@ -34,7 +35,7 @@ impl Encoder<Amqp> for AmqpEncoder {
         buffer: &mut BytesMut,
     ) -> Result<(), Unfit> {
         let Consumer { channel, number, .. } = **consumer;
-        let properties = properties(delivery);
+        let properties = properties_of(delivery);
         if !fits(&properties, self.frame_bytes_max) {
             return Err(Unfit { channel, consumer: number, tag: delivery.tag });
         }
@@ -46,8 +47,7 @@ impl Encoder<Amqp> for AmqpEncoder {
             exchange: delivery.message.exchange.as_str(),
             routing_key: delivery.message.routing_key.as_str(),
         };
-        put_method(buffer, channel, deliver);
-        put_content(buffer, channel, self.frame_bytes_max, &properties, &delivery.message.body);
+        put_deliver(buffer, channel, &deliver, self.frame_bytes_max, &properties, &delivery.message.body);
         Ok(())
     }
 
@@ -104,6 +104,15 @@ pub(super) fn put_content(
 /// Whether these properties fit into the one frame that they may take.
 pub(super) fn fits(properties: &[u8], frame_bytes_max: usize) -> bool {
     FRAME_OVERHEAD_BYTES + HEADER_FIXED_BYTES + properties.len() <= frame_bytes_max
+}
+
+/// As [`properties`], in place if nothing is to be added: of nearly all messages.
+fn properties_of(delivery: &Delivery) -> Cow<'_, [u8]> {
+    let message = &delivery.message;
+    let as_they_came = message.properties_format == PropertiesFormat::Amqp
+        && message.deaths.is_none()
+        && delivery.delivery_count == 0;
+    if as_they_came { Cow::Borrowed(&message.properties) } else { Cow::Owned(properties(delivery).into()) }
 }
 
 /// The properties as a consumer gets them: as they came, unless the broker has something to add.

@@ -2,33 +2,59 @@
 
 use std::borrow::Cow;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use leveret_protocol::amqp::basic::{self, Basic};
 use leveret_protocol::amqp::{
-    BasicProperties, Content, InvalidMessage, Method, PublishAttributes, put_method, reply_name, without_bcc,
+    BasicProperties, Content, InvalidMessage, Method, PublishAttributes, WholePublish, put_method,
+    reply_name, without_bcc,
 };
 use leveret_protocol::{Outcome, PropertiesFormat, ReplyCode};
 
 use super::super::Violation;
+use super::super::protocol::Flow;
 use super::channel::OpenChannel;
 use super::encoder::put_content;
 use super::faults::{self, fault};
 use super::reply_to;
-use super::session::{AmqpSession, not_open};
+use super::session::{AmqpSession, Applied, PUBLISH_IDS, not_open};
 use crate::channel::{Publication, Ticket};
 
 impl AmqpSession {
+    /// Takes the next message off the buffer if all of it is there, and nothing is in its way. Otherwise its frames, or
+    /// whatever comes next, are taken one by one.
+    pub(super) fn publish_whole(&mut self, buffer: &mut BytesMut) -> Option<Applied> {
+        let body_bytes_max = self.common.context.limits.message_bytes_max as u64;
+        let whole = WholePublish::peek(buffer, self.frame_bytes_max, body_bytes_max)?;
+        let open = self.channels.get(&whole.channel)?;
+        if !open.assembler.is_idle() || self.common.context.pressure.is_on() {
+            return None;
+        }
+        let WholePublish { channel, publish, properties, decoded, body, bytes } = whole;
+        self.current = PUBLISH_IDS;
+        let taken = self.take_in(channel, &publish, Received { properties, decoded: &decoded, body });
+        let asks = publish.mandatory;
+        buffer.advance(bytes);
+        let outcome = taken.and_then(|()| self.flush_if_full()).map(|()| Flow::Continue);
+        Some(Applied { channel, asks, outcome })
+    }
+
     /// Takes a message whose content is complete.
     pub(super) fn publish(&mut self, number: u16, content: &Content) -> Result<(), Violation> {
         let mut payload = std::mem::take(&mut self.open(number)?.publish);
         if let Method::Basic(Basic::Publish(publish)) = Method::decode(&payload)? {
-            self.take_in(number, &publish, content)?;
+            let Content { properties, body } = content;
+            let decoded = BasicProperties::decode(properties)?;
+            self.take_in(number, &publish, Received { properties, decoded: &decoded, body })?;
         }
         payload.clear();
         if let Some(open) = self.channels.get_mut(&number) {
             // For the next one: publishes are as long as each other.
             open.publish = payload;
         }
+        self.flush_if_full()
+    }
+
+    fn flush_if_full(&mut self) -> Result<(), Violation> {
         if self.common.publisher.is_full() { self.flush() } else { Ok(()) }
     }
 
@@ -36,18 +62,17 @@ impl AmqpSession {
         &mut self,
         number: u16,
         publish: &basic::Publish<'_>,
-        content: &Content,
+        received: Received<'_>,
     ) -> Result<(), Violation> {
         if publish.immediate {
             return Err(fault(ReplyCode::NotImplemented, "immediate=true"));
         }
-        let Content { properties, body } = content;
+        let Received { properties, decoded, body } = received;
         self.check_size(properties.len() + body.len())?;
-        let decoded = BasicProperties::decode(properties)?;
-        self.check_user(&decoded)?;
-        let attributes = decoded.publish_attributes().map_err(|error| invalid(&decoded, &error))?;
+        self.check_user(decoded)?;
+        let attributes = decoded.publish_attributes().map_err(|error| invalid(decoded, &error))?;
         let open = self.channels.get_mut(&number).ok_or_else(not_open)?;
-        let stored = stored_properties(open, properties, &decoded, &attributes)?;
+        let stored = stored_properties(open, properties, decoded, &attributes)?;
         let ticket_number = open.channel.confirms.then(|| open.channel.count_publish());
         let PublishAttributes { persistent, priority, ttl_ms, cc, bcc } = attributes;
         let publication = Publication {
@@ -77,20 +102,20 @@ impl AmqpSession {
         let routed = common.publisher.add(&common.vhost, publication, ticket, common.work.now_ms);
         let routed = routed.map_err(|error| faults::topology(&error, common.vhost.name.as_str()))?;
         if !routed && publish.mandatory {
-            self.give_back(number, publish, content);
+            self.give_back(number, publish, received);
         }
         Ok(())
     }
 
     /// Returns a message to its publisher, before its confirm.
-    fn give_back(&self, number: u16, publish: &basic::Publish<'_>, content: &Content) {
+    fn give_back(&self, number: u16, publish: &basic::Publish<'_>, received: Received<'_>) {
         let basic::Publish { exchange, routing_key, .. } = *publish;
         let code = ReplyCode::NoRoute;
         let back =
             basic::Return { reply_code: code.into(), reply_text: reply_name(code), exchange, routing_key };
         let mut frames = BytesMut::new();
         put_method(&mut frames, number, back);
-        put_content(&mut frames, number, self.frame_bytes_max, &content.properties, &content.body);
+        put_content(&mut frames, number, self.frame_bytes_max, received.properties, received.body);
         self.common.outbox.send_frame(frames.freeze(), None);
     }
 
@@ -116,6 +141,14 @@ impl AmqpSession {
     }
 }
 
+/// A message's content, where it came in.
+#[derive(Clone, Copy)]
+struct Received<'a> {
+    properties: &'a [u8],
+    decoded: &'a BasicProperties<'a>,
+    body: &'a [u8],
+}
+
 /// Properties that no message may have, in RabbitMQ's words.
 fn invalid(properties: &BasicProperties<'_>, error: &InvalidMessage) -> Violation {
     let text = match error {
@@ -132,10 +165,10 @@ fn invalid(properties: &BasicProperties<'_>, error: &InvalidMessage) -> Violatio
 /// The properties as they are kept: as they came, unless they say what nobody may see, or stand for something else.
 fn stored_properties<'a>(
     open: &OpenChannel,
-    properties: &'a Bytes,
+    properties: &'a [u8],
     decoded: &BasicProperties<'_>,
     attributes: &PublishAttributes,
-) -> Result<Cow<'a, Bytes>, Violation> {
+) -> Result<Cow<'a, [u8]>, Violation> {
     let mut stored = Cow::Borrowed(properties);
     if decoded.reply_to == Some(reply_to::NAME.as_bytes()) {
         let replies = open
@@ -143,10 +176,10 @@ fn stored_properties<'a>(
             .as_ref()
             .ok_or_else(|| fault(ReplyCode::PreconditionFailed, "fast reply consumer does not exist"))?;
         let reply_to = Some(replies.queue.as_bytes());
-        stored = Cow::Owned(BasicProperties { reply_to, ..*decoded }.to_bytes());
+        stored = Cow::Owned(BasicProperties { reply_to, ..*decoded }.to_bytes().into());
     }
     if !attributes.bcc.is_empty() {
-        stored = Cow::Owned(without_bcc(stored.into_owned())?);
+        stored = Cow::Owned(without_bcc(stored.into_owned().into())?.into());
     }
     Ok(stored)
 }

@@ -40,8 +40,16 @@ pub(in super::super) struct AmqpSession {
     held: Option<Frame>,
 }
 
+/// What came of something that was taken off the buffer.
+pub(super) struct Applied {
+    pub(super) channel: u16,
+    /// Whether there may be answers that nobody reads.
+    pub(super) asks: bool,
+    pub(super) outcome: Result<Flow, Violation>,
+}
+
 /// The class and method of a publish, whose content comes in frames without either.
-const PUBLISH_IDS: (u16, u16) = (60, 40);
+pub(super) const PUBLISH_IDS: (u16, u16) = (60, 40);
 
 /// How many of the largest messages a connection may have begun and not finished.
 const UNFINISHED_MESSAGES_MAX: usize = 4;
@@ -56,26 +64,19 @@ impl Session for AmqpSession {
     fn apply_all(&mut self, buffer: &mut BytesMut) -> Result<Flow, Violation> {
         self.common.tick();
         loop {
-            let frame = match self.held.take() {
-                Some(frame) => frame,
-                None => match Frame::decode(buffer, self.frame_bytes_max) {
-                    Ok(Some(frame)) => frame,
-                    Ok(None) => break,
-                    Err(error) => {
-                        self.current = (0, 0);
-                        self.flush()?;
-                        return Err(error.into());
-                    }
-                },
+            let whole = if self.held.is_none() { self.publish_whole(buffer) } else { None };
+            let Applied { channel, asks, outcome } = if let Some(published) = whole {
+                published
+            } else {
+                let Some(frame) = self.next_frame(buffer)? else { break };
+                if self.must_wait(&frame)? {
+                    self.held = Some(frame);
+                    return Ok(Flow::Full);
+                }
+                let (channel, asks) = (frame.channel, frame.kind == FrameKind::Method);
+                Applied { channel, asks, outcome: self.apply(frame) }
             };
-            if self.must_wait(&frame)? {
-                self.held = Some(frame);
-                return Ok(Flow::Full);
-            }
-            let number = frame.channel;
-            let asks = frame.kind == FrameKind::Method;
-            let applied = self.apply(frame).or_else(|violation| self.close_channel_for(number, violation));
-            match applied {
+            match outcome.or_else(|violation| self.close_channel_for(channel, violation)) {
                 Ok(Flow::Continue) if !asks || self.common.outbox.has_room() => {}
                 // A few bytes can ask for a large message each, so that one buffer of requests could fill the memory.
                 Ok(Flow::Continue | Flow::Full) => {
@@ -189,6 +190,20 @@ impl AmqpSession {
             transactions: Arc::default(),
             unfinished_bytes: 0,
             held: None,
+        }
+    }
+
+    fn next_frame(&mut self, buffer: &mut BytesMut) -> Result<Option<Frame>, Violation> {
+        if let Some(held) = self.held.take() {
+            return Ok(Some(held));
+        }
+        match Frame::decode(buffer, self.frame_bytes_max) {
+            Ok(frame) => Ok(frame),
+            Err(error) => {
+                self.current = (0, 0);
+                self.flush()?;
+                Err(error.into())
+            }
         }
     }
 

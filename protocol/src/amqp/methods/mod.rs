@@ -228,6 +228,16 @@ macro_rules! methods {
 }
 use methods;
 
+/// The `basic.publish` that a payload is, if it is one and right.
+pub(super) fn publish_in(payload: &[u8]) -> Option<basic::Publish<'_>> {
+    let (&[c0, c1, m0, m1], fields) = payload.split_first_chunk()?;
+    let ids = (u16::from_be_bytes([c0, c1]), u16::from_be_bytes([m0, m1]));
+    if ids != basic::Publish::IDS {
+        return None;
+    }
+    basic::Publish::decode(fields).ok()
+}
+
 fn read_field<'a, F: super::wire::Field<'a>>(
     reader: &mut FieldReader<'a>,
     field: &'static str,
