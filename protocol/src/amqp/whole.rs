@@ -5,7 +5,6 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::content::BasicProperties;
 use super::frame::{FRAME_END, FRAME_OVERHEAD_BYTES, FrameKind, HEAD_BYTES, put_body};
 use super::methods::{basic, publish_in};
 use crate::name::{NAME_BYTES_MAX, floor_char_boundary};
@@ -17,10 +16,8 @@ pub struct WholePublish<'a> {
     pub channel: u16,
     /// The method.
     pub publish: basic::Publish<'a>,
-    /// The properties: flags and fields.
+    /// The properties: flags and fields, not looked at; see [`super::BasicProperties::decode`].
     pub properties: &'a [u8],
-    /// The properties, read.
-    pub decoded: BasicProperties<'a>,
     /// The body.
     pub body: &'a [u8],
     /// How many bytes of the buffer all of it takes.
@@ -30,7 +27,7 @@ pub struct WholePublish<'a> {
 impl<'a> WholePublish<'a> {
     /// Reads the publish at the front of `buffer`, whose channel must be between two messages. `None` for everything that
     /// is not one, is not all there, is in more frames than it need be, or is not right: then its frames are to be taken
-    /// one by one.
+    /// one by one. So they are if its properties turn out to be wrong.
     pub fn peek(buffer: &'a [u8], frame_max: usize, body_bytes_max: u64) -> Option<Self> {
         let limit = frame_max.saturating_sub(FRAME_OVERHEAD_BYTES);
         let (channel, payload, rest) = next(buffer, FrameKind::Method, limit)?;
@@ -53,9 +50,8 @@ impl<'a> WholePublish<'a> {
                 return None;
             }
         }
-        let decoded = BasicProperties::decode(properties).ok()?;
         let bytes = buffer.len() - rest.len();
-        Some(Self { channel, publish, properties, decoded, body, bytes })
+        Some(Self { channel, publish, properties, body, bytes })
     }
 }
 

@@ -24,14 +24,17 @@ impl AmqpSession {
     /// whatever comes next, are taken one by one.
     pub(super) fn publish_whole(&mut self, buffer: &mut BytesMut) -> Option<Applied> {
         let body_bytes_max = self.common.context.limits.message_bytes_max as u64;
-        let whole = WholePublish::peek(buffer, self.frame_bytes_max, body_bytes_max)?;
-        let open = self.channels.get(&whole.channel)?;
+        let WholePublish { channel, publish, properties, body, bytes } =
+            WholePublish::peek(buffer, self.frame_bytes_max, body_bytes_max)?;
+        let open = self.channels.get(&channel)?;
         if !open.assembler.is_idle() || self.common.context.pressure.is_on() {
             return None;
         }
-        let WholePublish { channel, publish, properties, decoded, body, bytes } = whole;
+        // They are large, and stay where they are.
+        let decoded = &BasicProperties::decode(properties);
+        let Ok(decoded) = decoded else { return None };
         self.current = PUBLISH_IDS;
-        let taken = self.take_in(channel, &publish, Received { properties, decoded: &decoded, body });
+        let taken = self.take_in(channel, &publish, Received { properties, decoded, body });
         let asks = publish.mandatory;
         buffer.advance(bytes);
         let outcome = taken.and_then(|()| self.flush_if_full()).map(|()| Flow::Continue);
