@@ -9,7 +9,7 @@
 //! - [`ContentHeader`] and [`BasicProperties`]: what travels with a message; [`PublishAttributes`], what of it the broker
 //!   acts on;
 //! - [`Assembler`]: frames of one channel -> methods and whole messages;
-//! - [`WholePublish`] and [`put_deliver`]: what most frames are about, in one go;
+//! - [`WholePublish`], [`peek_ack`] and [`put_deliver`]: what most frames are about, in one go;
 //! - [`to_amqp`] and [`to_native`]: messages that cross between the protocols; [`HeaderChanges`], what the broker adds;
 //! - [`reply_text`]: refusals in RabbitMQ's words.
 //!
@@ -48,5 +48,5 @@ pub use publish::{
 pub use reply::{reply_name, reply_text};
 pub use table::{FieldArray, FieldTable, FieldValue, TableError};
 pub use table_writer::EncodedTable;
-pub use whole::{WholePublish, put_deliver};
+pub use whole::{ACK_FRAME_BYTES, WholePublish, peek_ack, put_deliver};
 pub use wire::{FieldError, FieldProblem};

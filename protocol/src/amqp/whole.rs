@@ -1,4 +1,5 @@
-//! Publishes all of whose frames are there, and deliveries: what most frames are about, read and written in one go.
+//! Publishes all of whose frames are there, acknowledgements and deliveries: what most frames are about, read and written
+//! in one go.
 //!
 //! Nothing here decides anything. What is not just as expected is left to [`super::Frame`] and [`super::Assembler`], who
 //! find out what is missing or wrong; and what is written is what the `put_` functions write.
@@ -53,6 +54,17 @@ impl<'a> WholePublish<'a> {
         let bytes = buffer.len() - rest.len();
         Some(Self { channel, publish, properties, body, bytes })
     }
+}
+
+/// What a frame with a `basic.ack` takes, in bytes.
+pub const ACK_FRAME_BYTES: usize = FRAME_OVERHEAD_BYTES + 4 + 8 + 1;
+
+/// The `basic.ack` at the front of `buffer` and its channel, if there is one; it takes [`ACK_FRAME_BYTES`].
+pub fn peek_ack(buffer: &[u8]) -> Option<(u16, basic::Ack)> {
+    let (channel, payload, _) = next(buffer, FrameKind::Method, ACK_FRAME_BYTES - FRAME_OVERHEAD_BYTES)?;
+    let &[0, 60, 0, 80, t0, t1, t2, t3, t4, t5, t6, t7, bits] = payload else { return None };
+    let delivery_tag = u64::from_be_bytes([t0, t1, t2, t3, t4, t5, t6, t7]);
+    Some((channel, basic::Ack { delivery_tag, multiple: bits & 1 != 0 }))
 }
 
 /// The frame at the front, if it is of this kind: its channel, its payload, and what follows it.

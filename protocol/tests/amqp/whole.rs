@@ -1,8 +1,10 @@
 //! What is read and written in one go is what frames say one by one.
 
 use bytes::BytesMut;
+use leveret_protocol::amqp::basic::{self, Basic};
 use leveret_protocol::amqp::{
-    BasicProperties, FRAME_OVERHEAD_BYTES, WholePublish, basic, put_body, put_deliver, put_header, put_method,
+    ACK_FRAME_BYTES, BasicProperties, FRAME_OVERHEAD_BYTES, Frame, FrameKind, Method, WholePublish, peek_ack,
+    put_body, put_deliver, put_header, put_method,
 };
 use proptest::prelude::*;
 
@@ -73,6 +75,34 @@ proptest! {
             prop_assert_eq!(again.len(), whole.bytes);
             prop_assert_eq!(peek(&again), Some(whole));
         }
+    }
+
+    #[test]
+    fn an_acknowledgement_is_seen_when_it_is_all_there_and_nothing_else_is(
+        channel in any::<u16>(),
+        (delivery_tag, multiple) in any::<(u64, bool)>(),
+        behind in prop::collection::vec(any::<u8>(), 0..30),
+        change in prop::option::of((any::<prop::sample::Index>(), any::<u8>())),
+    ) {
+        let ack = basic::Ack { delivery_tag, multiple };
+        let mut out = BytesMut::new();
+        put_method(&mut out, channel, ack);
+        prop_assert_eq!(out.len(), ACK_FRAME_BYTES);
+        for cut in 0..out.len() {
+            prop_assert_eq!(peek_ack(&out[..cut]), None);
+        }
+        out.extend_from_slice(&behind);
+        prop_assert_eq!(peek_ack(&out), Some((channel, ack)));
+        if let Some((at, byte)) = change {
+            out[at.index(ACK_FRAME_BYTES)] = byte;
+        }
+        let seen = peek_ack(&out);
+        let said = Frame::decode(&mut out, FRAME_MAX).ok().flatten();
+        let said = said.and_then(|frame| match (frame.kind, Method::decode(&frame.payload)) {
+            (FrameKind::Method, Ok(Method::Basic(Basic::Ack(ack)))) => Some((frame.channel, ack)),
+            _ => None,
+        });
+        prop_assert_eq!(seen, said);
     }
 
     #[test]

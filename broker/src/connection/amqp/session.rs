@@ -64,9 +64,8 @@ impl Session for AmqpSession {
     fn apply_all(&mut self, buffer: &mut BytesMut) -> Result<Flow, Violation> {
         self.common.tick();
         loop {
-            let whole = if self.held.is_none() { self.publish_whole(buffer) } else { None };
-            let Applied { channel, asks, outcome } = if let Some(published) = whole {
-                published
+            let Applied { channel, asks, outcome } = if let Some(applied) = self.apply_whole(buffer) {
+                applied
             } else {
                 let Some(frame) = self.next_frame(buffer)? else { break };
                 if self.must_wait(&frame)? {
@@ -191,6 +190,14 @@ impl AmqpSession {
             unfinished_bytes: 0,
             held: None,
         }
+    }
+
+    /// Applies what comes next if it is what most of all is, and all there.
+    fn apply_whole(&mut self, buffer: &mut BytesMut) -> Option<Applied> {
+        if self.held.is_some() {
+            return None;
+        }
+        self.publish_whole(buffer).or_else(|| self.ack_whole(buffer))
     }
 
     fn next_frame(&mut self, buffer: &mut BytesMut) -> Result<Option<Frame>, Violation> {

@@ -1,12 +1,14 @@
 //! basic.ack, nack, reject and recover.
 
+use bytes::{Buf, BytesMut};
 use leveret_protocol::ReplyCode;
-use leveret_protocol::amqp::basic;
+use leveret_protocol::amqp::{ACK_FRAME_BYTES, basic, peek_ack};
 
 use super::super::Violation;
+use super::super::protocol::Flow;
 use super::faults::fault;
 use super::ledger::Place;
-use super::session::AmqpSession;
+use super::session::{AmqpSession, Applied};
 use crate::channel::{Channel, ChannelError};
 use crate::queue::{Verb, Work};
 
@@ -22,7 +24,22 @@ pub(super) struct Acks {
 /// How many acknowledgements are carried out together at most.
 const TOGETHER_MAX: usize = 1024;
 
+/// The class and method of an acknowledgement.
+const ACK_IDS: (u16, u16) = (60, 80);
+
 impl AmqpSession {
+    /// Takes the acknowledgement off the buffer that comes next, if one does and nothing is in its way.
+    pub(super) fn ack_whole(&mut self, buffer: &mut BytesMut) -> Option<Applied> {
+        let (channel, ack) = peek_ack(buffer)?;
+        if !self.channels.get(&channel)?.assembler.is_idle() {
+            return None;
+        }
+        self.current = ACK_IDS;
+        buffer.advance(ACK_FRAME_BYTES);
+        let outcome = self.ack(channel, ack.delivery_tag, ack.multiple).map(|()| Flow::Continue);
+        Some(Applied { channel, asks: false, outcome })
+    }
+
     /// Settles deliveries as done; soon, and in any case before whatever else the client asks.
     pub(super) fn ack(&mut self, number: u16, tag: u64, multiple: bool) -> Result<(), Violation> {
         if self.acks.channel != number || self.acks.taken.len() >= TOGETHER_MAX {
