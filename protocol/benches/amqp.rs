@@ -8,7 +8,8 @@ use bytes::BytesMut;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use leveret_protocol::amqp::basic::{self, Basic};
 use leveret_protocol::amqp::{
-    Assembled, Assembler, BasicProperties, Frame, Method, put_body, put_header, put_method,
+    Assembled, Assembler, BasicProperties, Frame, Method, WholePublish, put_body, put_deliver, put_header,
+    put_method,
 };
 
 const BODY: [u8; 256] = [7; 256];
@@ -31,7 +32,19 @@ fn publish(criterion: &mut Criterion) {
         put_header(&mut buffer, 1, BODY.len() as u64, &persistent());
         put_body(&mut buffer, 1, FRAME_MAX, &BODY);
     }
-    group.bench_function("decode-publish", |bencher| {
+    group.bench_function("decode-publish/whole", |bencher| {
+        bencher.iter(|| {
+            let (mut rest, mut messages) = (buffer.as_ref(), 0);
+            while let Some(whole) = WholePublish::peek(rest, FRAME_MAX, 1 << 20) {
+                let properties = BasicProperties::decode(whole.properties).unwrap();
+                let attributes = properties.publish_attributes().unwrap();
+                messages += usize::from(black_box(attributes).persistent);
+                rest = rest.get(whole.bytes..).unwrap();
+            }
+            assert_eq!(messages, MESSAGES);
+        });
+    });
+    group.bench_function("decode-publish/frames", |bencher| {
         bencher.iter_batched(
             || buffer.clone(),
             |mut buffer| {
@@ -76,9 +89,7 @@ fn deliver(criterion: &mut Criterion) {
                     exchange: "",
                     routing_key: "orders",
                 };
-                put_method(black_box(&mut buffer), 1, deliver);
-                put_header(&mut buffer, 1, BODY.len() as u64, &properties);
-                put_body(&mut buffer, 1, FRAME_MAX, &BODY);
+                put_deliver(black_box(&mut buffer), 1, &deliver, FRAME_MAX, &properties, &BODY);
             }
             assert!(buffer.len() > MESSAGES * BODY.len());
         });
