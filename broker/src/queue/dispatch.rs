@@ -1,7 +1,5 @@
 //! The way of messages in and out: enqueue, dispatch, get, expire, drop.
 
-use std::sync::Arc;
-
 use leveret_protocol::DeathReason;
 
 use super::consumers::{Place, Share};
@@ -23,7 +21,7 @@ impl State {
     /// Takes a message in. It waits until the next [`State::dispatch`], with two exceptions: a queue that is at its
     /// length limit first gives its consumers what they can take, so that a message that need not wait is neither
     /// refused nor displaces another; and a message that may not wait at all (TTL 0) is delivered at once or expires.
-    pub fn enqueue(&mut self, message: Arc<Message>, now_ms: u64, fx: &mut Effects) -> Result<Seq, Refused> {
+    pub fn enqueue(&mut self, message: Message, now_ms: u64, fx: &mut Effects) -> Result<Seq, Refused> {
         let deadline_ms = expiry::deadline_ms(&message, self.settings.message_ttl_ms, now_ms);
         if deadline_ms <= now_ms || self.is_full_for(&message) {
             return self.enqueue_pressed(message, deadline_ms, now_ms, fx);
@@ -73,7 +71,7 @@ impl State {
     #[cold]
     fn enqueue_pressed(
         &mut self,
-        message: Arc<Message>,
+        message: Message,
         deadline_ms: u64,
         now_ms: u64,
         fx: &mut Effects,
@@ -82,7 +80,7 @@ impl State {
         if self.ready.is_empty()
             && let Some((slot, _)) = self.next_taker()
         {
-            let entry = self.admit(Arc::clone(&message), deadline_ms);
+            let entry = self.admit(message.clone(), deadline_ms);
             let seq = entry.seq;
             self.serve(slot, Some((entry, message)), 1, now_ms, fx);
             return Ok(seq);
@@ -102,17 +100,17 @@ impl State {
         Ok(seq)
     }
 
-    fn admit(&mut self, message: Arc<Message>, deadline_ms: u64) -> Entry {
+    fn admit(&mut self, message: Message, deadline_ms: u64) -> Entry {
         let seq = Seq(self.next_seq);
         self.next_seq += 1;
         Entry::new(seq, message, deadline_ms)
     }
 
     fn is_full_for(&self, message: &Message) -> bool {
-        self.limits.exceeded(self.ready.len() + 1, self.ready.body_bytes() + message.body.len() as u64)
+        self.limits.exceeded(self.ready.len() + 1, self.ready.body_bytes() + message.body().len() as u64)
     }
 
-    fn refuse(&self, message: Arc<Message>, fx: &mut Effects) -> Refused {
+    fn refuse(&self, message: Message, fx: &mut Effects) -> Refused {
         if self.limits.overflow == Overflow::RejectPublishDeadLetter && self.settings.dead_letter.is_some() {
             let content = Content::Loaded(message);
             fx.dead.push(Dead { seq: None, content, reason: DeathReason::Maxlen, note: None });
@@ -204,7 +202,7 @@ impl State {
     fn pop_live(&mut self, now_ms: u64, fx: &mut Effects) -> Option<Next> {
         let entry = if self.has_next(now_ms, fx) { self.ready.pop_next()? } else { return None };
         let message = match &entry.content {
-            Content::Loaded(message) => Arc::clone(message),
+            Content::Loaded(message) => message.clone(),
             Content::Stored(_) => return None,
         };
         Some((entry, message))
@@ -235,7 +233,7 @@ impl State {
 }
 
 /// A message that can be delivered.
-type Next = (Entry, Arc<Message>);
+type Next = (Entry, Message);
 
 /// Makes a message a delivery, which the holder keeps until it is settled, if it has to be. Gives how much memory is
 /// kept with it, in bytes: none if memory is short, for what comes back can be read again.

@@ -1,7 +1,5 @@
 //! One message in one queue.
 
-use std::sync::Arc;
-
 use super::effects;
 use crate::store::{Content, Message, Place, Seq, Stub};
 
@@ -28,11 +26,11 @@ pub(super) struct Entry {
 const _: () = assert!(size_of::<Option<Entry>>() == 48);
 
 impl Entry {
-    pub(super) fn new(seq: Seq, message: Arc<Message>, deadline_ms: u64) -> Self {
+    pub(super) fn new(seq: Seq, message: Message, deadline_ms: u64) -> Self {
         Self {
             seq,
             deadline_ms,
-            body_bytes: message.body.len() as u32,
+            body_bytes: message.body().len() as u32,
             failed: 0,
             priority: message.priority,
             redelivered: false,
@@ -86,7 +84,7 @@ impl Entry {
             self.content = match &self.content {
                 // Other queues that have the message keep its old place, until it is moved for them.
                 Content::Loaded(message) => {
-                    Content::Loaded(Arc::new(Message { place: Some(place), ..Message::clone(message) }))
+                    Content::Loaded(message.clone().with(|head| head.place = Some(place)))
                 }
                 Content::Stored(_) => Content::Stored(place),
             };

@@ -1,8 +1,9 @@
 //! Outbox -> AMQP frames.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use leveret_protocol::Outcome;
 use leveret_protocol::amqp::{
     self, Envelope, FRAME_OVERHEAD_BYTES, NO_PROPERTIES, basic, put_body, put_header, put_heartbeat,
@@ -43,11 +44,11 @@ impl Encoder<Amqp> for AmqpEncoder {
             consumer_tag: &consumer.tag,
             delivery_tag: consumer.ledger.give((!consumer.no_ack).then_some(place)),
             redelivered: delivery.redelivered,
-            exchange: delivery.message.exchange.as_str(),
-            routing_key: delivery.message.routing_key.as_str(),
+            exchange: delivery.message.exchange().as_str(),
+            routing_key: delivery.message.routing_key().as_str(),
         };
         put_method(buffer, channel, deliver);
-        put_content(buffer, channel, self.frame_bytes_max, &properties, &delivery.message.body);
+        put_content(buffer, channel, self.frame_bytes_max, &properties, delivery.message.body());
         Ok(())
     }
 
@@ -56,12 +57,12 @@ impl Encoder<Amqp> for AmqpEncoder {
         let get_ok = basic::GetOk {
             delivery_tag: ledger.give(place),
             redelivered: delivery.redelivered,
-            exchange: delivery.message.exchange.as_str(),
-            routing_key: delivery.message.routing_key.as_str(),
+            exchange: delivery.message.exchange().as_str(),
+            routing_key: delivery.message.routing_key().as_str(),
             message_count: u32::try_from(ready_left).unwrap_or(u32::MAX),
         };
         put_method(buffer, channel, get_ok);
-        put_content(buffer, channel, self.frame_bytes_max, &properties(&delivery), &delivery.message.body);
+        put_content(buffer, channel, self.frame_bytes_max, &properties(&delivery), delivery.message.body());
     }
 
     fn confirms(&mut self, runs: &mut ConfirmRuns, buffer: &mut BytesMut) {
@@ -107,24 +108,24 @@ pub(super) fn fits(properties: &[u8], frame_bytes_max: usize) -> bool {
 }
 
 /// The properties as a consumer gets them: as they came, unless the broker has something to add.
-pub(super) fn properties(delivery: &Delivery) -> Bytes {
+pub(super) fn properties(delivery: &Delivery) -> Cow<'_, [u8]> {
     message_properties(&delivery.message, delivery.delivery_count)
 }
 
 /// As [`properties`], of a message so many of whose deliveries have failed.
-pub(super) fn message_properties(message: &Message, delivery_count: u32) -> Bytes {
+pub(super) fn message_properties(message: &Message, delivery_count: u32) -> Cow<'_, [u8]> {
     let count = [("x-delivery-count", i64::from(delivery_count).into())];
     let envelope = Envelope {
         persistent: message.persistent,
         priority: message.priority,
         ttl_ms: message.ttl_ms,
-        cc: &message.cc,
-        deaths: message.deaths.as_deref(),
+        cc: message.cc(),
+        deaths: message.deaths(),
         headers: if delivery_count > 0 { &count } else { &[] },
     };
-    amqp::to_amqp(message.properties_format, &message.properties, &envelope).unwrap_or_else(|error| {
+    amqp::to_amqp(message.properties_format, message.properties(), &envelope).unwrap_or_else(|error| {
         // Both were checked when they came. A message without its properties is better than none.
         tracing::error!(%error, "properties could not be converted");
-        Bytes::from_static(NO_PROPERTIES)
+        Cow::Borrowed(NO_PROPERTIES)
     })
 }

@@ -251,8 +251,7 @@ impl NativeSession {
             },
         };
         self.common.published = true;
-        let (size, max) =
-            (publish.body.len() + publish.properties.len(), self.common.context.limits.message_bytes_max);
+        let (size, max) = (publish.content.len(), self.common.context.limits.message_bytes_max);
         let added = if let Some(held_back) = held_back {
             Err(held_back)
         } else if !registered {
@@ -277,8 +276,8 @@ impl NativeSession {
                         code: ReplyCode::NoRoute,
                         exchange,
                         routing_key,
-                        properties: publish.properties,
-                        body: publish.body,
+                        properties: publish.properties(),
+                        body: publish.body(),
                     };
                     let mut bytes = BytesMut::new();
                     back.encode(frame.channel, &mut bytes);
@@ -398,8 +397,8 @@ fn publication<'a>(
         priority: publish.priority.unwrap_or(0),
         ttl_ms: publish.ttl_ms,
         properties_format: PropertiesFormat::Native,
-        properties: publish.properties,
-        body: publish.body,
+        properties_bytes: publish.properties_bytes,
+        content: publish.content,
     })
 }
 

@@ -193,7 +193,7 @@ impl Queue {
     /// from, so that a crash leaves it in exactly one of the two queues.
     pub fn enqueue<'a>(
         self: &Arc<Self>,
-        messages: impl Iterator<Item = &'a Arc<Message>>,
+        messages: impl Iterator<Item = &'a Message>,
         with: Option<(QueueId, Seq)>,
         work: &mut Work,
         mut refused: impl FnMut(usize, Option<Refused>),
@@ -213,7 +213,7 @@ impl Queue {
     fn admit<'a>(
         &self,
         inner: &mut Inner,
-        messages: impl Iterator<Item = &'a Arc<Message>>,
+        messages: impl Iterator<Item = &'a Message>,
         work: &mut Work,
         refused: &mut impl FnMut(usize, Option<Refused>),
     ) {
@@ -223,7 +223,7 @@ impl Queue {
             let taken = if inner.gone {
                 Err(None)
             } else {
-                inner.state.enqueue(Arc::clone(message), work.now_ms, &mut work.effects).map_err(Some)
+                inner.state.enqueue(message.clone(), work.now_ms, &mut work.effects).map_err(Some)
             };
             let place = message.place.as_ref().filter(|_| durable && message.persistent);
             match (taken, place.map(Place::position)) {

@@ -1,7 +1,6 @@
 //! The ready messages of one priority, in the order of their arrival, which is that of their `seq`.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
 use leveret_journal::Position;
 
@@ -135,7 +134,7 @@ impl Level {
     }
 
     /// A message has been read. Gives how much memory it takes, in bytes; nothing, if nobody waits for it any more.
-    pub(super) fn load(&mut self, seq: Seq, message: Arc<Message>) -> u64 {
+    pub(super) fn load(&mut self, seq: Seq, message: Message) -> u64 {
         match self.entry_mut(seq) {
             Some(entry) if !entry.is_loaded() => {
                 entry.content = Content::Loaded(message);
