@@ -120,6 +120,10 @@ impl Publisher {
                     confirms.add(ticket.channel, number, *outcome);
                 }
             }
+            if self.tickets.iter().all(|ticket| ticket.number.is_some()) {
+                // Who waits for confirms does not run ahead of its consumers.
+                work.crowded = None;
+            }
         }
         self.batch.clear();
         self.latest = None;

@@ -26,6 +26,22 @@ impl Content {
             Self::Stored(place) => Some(place),
         }
     }
+
+    /// The message, if it is in memory.
+    pub fn loaded(&self) -> Option<&Message> {
+        match self {
+            Self::Loaded(message) => Some(message),
+            Self::Stored(_) => None,
+        }
+    }
+
+    /// The message, if it is in memory.
+    pub fn into_loaded(self) -> Option<Message> {
+        match self {
+            Self::Loaded(message) => Some(message),
+            Self::Stored(_) => None,
+        }
+    }
 }
 
 /// A message: one allocation with its head and its bytes, which queues share and keep what differs for each of them

@@ -179,6 +179,8 @@ fn enqueue_all(batch: &[Pending], outcomes: &mut [Outcome], work: &mut Work) {
         let message_index = |index: usize| group.get(index).map_or(usize::MAX, |(_, message, _)| *message);
         enqueue(queue, group_messages, message_index, outcomes, work);
     }
+    // With several queues nobody gives way: one slow consumer would hold up those of the others.
+    work.crowded = None;
 }
 
 fn enqueue<'a>(

@@ -6,7 +6,7 @@ use leveret_journal::Position;
 
 use super::{Wanted, shrink_if_sparse};
 use crate::queue::entry::{Entry, NEVER};
-use crate::store::{Content, Message, Pack, Place, STUBS_PER_PACK, Seq, Stub};
+use crate::store::{Message, Pack, Place, STUBS_PER_PACK, Seq, Stub};
 
 /// Fewer entries than this are not packed but lose their messages one by one: packs have a size of their own.
 /// (In tests so few that random operations make packs.)
@@ -137,7 +137,7 @@ impl Level {
     pub(super) fn load(&mut self, seq: Seq, message: Message) -> u64 {
         match self.entry_mut(seq) {
             Some(entry) if !entry.is_loaded() => {
-                entry.content = Content::Loaded(message);
+                entry.load(message);
                 entry.loaded_bytes()
             }
             _ => 0,
