@@ -4,7 +4,8 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use leveret_client::{Client, Queue};
 
-use crate::publish::{self, now};
+use crate::measure::clock::now;
+use crate::publish;
 use crate::server::Server;
 
 /// How long the backlog is.

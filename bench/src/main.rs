@@ -1,41 +1,58 @@
-//! Load for a Leveret broker, and what it cost: `leveret-bench native` measures one queue end to end, `backlog` a queue that
-//! is longer than the memory, `queues` very many of them.
+//! Load for brokers, and what it cost: `leveret-bench --help`.
 
 #![allow(clippy::print_stdout, reason = "the figures are this program's output")]
 
 mod backlog;
+mod limits;
+mod load;
+mod measure;
 mod native;
+mod native_client;
+mod progress;
 mod publish;
 mod queues;
 mod server;
+mod url;
+mod workload;
 
 use clap::{Parser, Subcommand};
 
-/// Measures a Leveret broker.
+/// Measures Leveret, the limits of the machine, and other brokers that speak AMQP 0-9-1.
 ///
 /// Build both programs first: cargo build --release -p leveret-broker -p leveret-bench
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
     #[command(subcommand)]
-    workload: Workload,
+    command: Command,
 }
 
 #[derive(Debug, Subcommand)]
-enum Workload {
-    /// One publisher and one consumer on one queue, through the client crate.
+enum Command {
+    /// What this machine can do at most: sockets, a null broker, the disk, memory.
+    Limits(limits::Limits),
+    /// Load over Leveret's own protocol.
     Native(native::Native),
     /// A backlog in one durable queue: fill it without a consumer, kill and restart the broker, drain it.
     Backlog(backlog::Backlog),
     /// Many durable queues: declare them, kill and restart the broker.
     Queues(queues::Queues),
+    /// The other side of the probes of `limits`.
+    #[command(hide = true)]
+    ProbeServer,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    match Arguments::parse().workload {
-        Workload::Native(native) => native.run().await,
-        Workload::Backlog(backlog) => backlog.run().await,
-        Workload::Queues(queues) => queues.run().await,
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Limits(limits) => limits.run(),
+        Command::Native(native) => native.run(),
+        Command::Backlog(backlog) => runtime()?.block_on(backlog.run()),
+        Command::Queues(queues) => runtime()?.block_on(queues.run()),
+        Command::ProbeServer => limits::serve(),
     }
+}
+
+/// For what goes through the client crate.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }

@@ -1,7 +1,6 @@
 //! What the workloads have in common.
 
 use std::collections::VecDeque;
-use std::time::Instant;
 
 use bytes::Bytes;
 use leveret_client::{Client, Message};
@@ -37,11 +36,6 @@ pub(crate) fn body(number: u64, size: usize) -> Bytes {
         *start = number.to_le_bytes();
     }
     body.into()
-}
-
-#[allow(clippy::disallowed_methods, reason = "a benchmark measures time")]
-pub(crate) fn now() -> Instant {
-    Instant::now()
 }
 
 async fn wait(receipt: leveret_client::Receipt) -> anyhow::Result<()> {

@@ -3,7 +3,7 @@
 use clap::Args;
 use leveret_client::{Client, Queue};
 
-use crate::publish::now;
+use crate::measure::clock::now;
 use crate::server::Server;
 
 /// How many queues.

@@ -6,6 +6,9 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::Context;
 
+use crate::load::Subject;
+use crate::measure::process::Usage;
+
 /// A broker to measure.
 pub(crate) struct Server {
     /// Where it listens.
@@ -18,18 +21,6 @@ struct Process {
     /// Its data, removed with it.
     data: tempfile::TempDir,
 }
-
-/// What a process has used so far.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Usage {
-    /// User and system time, in microseconds.
-    pub(crate) cpu_us: f64,
-    /// Resident memory, in KiB.
-    pub(crate) resident_kib: u64,
-}
-
-/// The kernel's clock ticks a second, as it reports processor times: 100 on every Linux that there is.
-const TICKS_PER_SECOND: f64 = 100.0;
 
 impl Server {
     /// The broker at `url`, or a new one with data in a temporary folder.
@@ -62,7 +53,9 @@ impl Server {
     fn start_on(data: tempfile::TempDir, arguments: &[&str]) -> anyhow::Result<Self> {
         let program = beside_this_program("leveret")?;
         let mut child = Command::new(&program)
-            .args(["--listen", "127.0.0.1:0", "--listen-amqp", "none", "--data-dir"])
+            // Without heartbeats, which generators that only wait do not send.
+            .args(["--listen", "127.0.0.1:0", "--limits-heartbeat", "0 s"])
+            .args(["--listen-amqp", "none", "--data-dir"])
             .arg(data.path())
             .args(arguments)
             .stderr(Stdio::piped())
@@ -84,15 +77,16 @@ impl Server {
 
     /// What the broker has used; nothing if it is not our own.
     pub(crate) fn usage(&self) -> Option<Usage> {
-        let pid = self.process.as_ref()?.child.id();
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The second field is the program's name in brackets, which may hold anything.
-        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        let ticks: f64 = [11, 12].iter().filter_map(|at| fields.get(*at)?.parse::<f64>().ok()).sum();
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        let resident_kib = resident.trim().trim_end_matches(" kB").parse().ok()?;
-        Some(Usage { cpu_us: ticks / TICKS_PER_SECOND * 1e6, resident_kib })
+        Usage::of(self.process.as_ref()?.child.id())
+    }
+
+    /// What is observed of it while it works.
+    pub(crate) fn subject(&self) -> Subject<'_> {
+        let process = self.process.as_ref();
+        Subject {
+            pid: process.map(|process| process.child.id()),
+            data: process.map(|process| process.data.path()),
+        }
     }
 }
 

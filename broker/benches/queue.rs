@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use leveret_broker::queue::{ConsumerSpec, Credit, Effects, HolderId, Outlet, Settings, State, Verb};
-use leveret_broker::store::Message;
+use leveret_broker::store::{Head, Message};
 use leveret_protocol::Table;
 
 const BATCHES: [u64; 3] = [1, 64, 256];
@@ -41,9 +41,9 @@ impl Consumed {
     }
 
     /// Lets a batch through.
-    fn pass(&mut self, message: &Arc<Message>, batch: u64) {
+    fn pass(&mut self, message: &Message, batch: u64) {
         for _ in 0..batch {
-            black_box(self.state.enqueue(Arc::clone(message), NOW_MS, &mut self.fx)).unwrap();
+            black_box(self.state.enqueue(message.clone(), NOW_MS, &mut self.fx)).unwrap();
         }
         self.state.dispatch(NOW_MS, &mut self.fx);
         assert_eq!(self.fx.deliveries.len() as u64, batch);
@@ -61,7 +61,7 @@ impl Consumed {
 }
 
 fn queue(criterion: &mut Criterion) {
-    let message = Arc::new(Message { body: vec![7; 256].into(), ..Message::default() });
+    let message = Message::new(Head::default(), &[7; 256]);
     for (name, no_ack) in [("acked", false), ("no-ack", true)] {
         let mut group = criterion.benchmark_group(format!("queue/{name}"));
         for batch in BATCHES {

@@ -512,6 +512,6 @@ async fn feed_log(context: Arc<Context>, vhost: leveret_protocol::VhostName, mut
         let (Some(event), Some(vhost)) = (event, context.topology.vhost(vhost.as_str())) else { return };
         work.now_ms = context.clock.now_ms();
         // What this logs itself is not published, or one line would make lines for ever.
-        LogTap::untapped(|| vhost.publish_log(&event.routing_key, event.line, &mut work));
+        LogTap::untapped(|| vhost.publish_log(&event.routing_key, &event.line, &mut work));
     }
 }

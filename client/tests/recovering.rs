@@ -227,7 +227,7 @@ async fn requested(conversation: &mut Conversation, number: u64) -> Properties {
     let frame = conversation.frame().await.unwrap();
     let publish = leveret_protocol::Publish::decode(frame.flags, &frame.payload).unwrap();
     conversation.confirm(FIRST + 1, &[(number, 1, Outcome::Routed(1))]).await;
-    Properties::decode(publish.properties).unwrap()
+    Properties::decode(publish.properties()).unwrap()
 }
 
 /// Delivers replies with these properties in one write.
@@ -304,8 +304,8 @@ async fn a_reply_goes_to_the_queue_that_the_request_names() {
         let frame = conversation.frame().await.unwrap();
         let publish = leveret_protocol::Publish::decode(frame.flags, &frame.payload).unwrap();
         let route = leveret_protocol::Route::Named { exchange: "", routing_key: "amq.gen-9" };
-        assert_eq!((publish.route, publish.persistent, publish.body), (route, false, &b"42"[..]));
-        let reply = Properties::decode(publish.properties).unwrap();
+        assert_eq!((publish.route, publish.persistent, publish.body()), (route, false, &b"42"[..]));
+        let reply = Properties::decode(publish.properties()).unwrap();
         assert_eq!(reply.correlation_id.as_deref(), Some("c-1"));
         conversation.confirm(FIRST + 1, &[(1, 1, Outcome::Routed(1))]).await;
     };

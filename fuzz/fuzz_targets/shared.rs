@@ -89,7 +89,8 @@ fn publish(flags: u8, payload: &[u8], out: &mut BytesMut) {
     let Ok(publish) = Publish::decode(flags, payload) else { return };
     let (cc, bcc): (Vec<_>, Vec<_>) = (publish.cc.iter().collect(), publish.bcc.iter().collect());
     assert_eq!((cc.len(), bcc.len()), (publish.cc.len(), publish.bcc.len()));
-    let Publish { route, mandatory, persistent, priority, ttl_ms, properties, body, .. } = publish;
+    let Publish { route, mandatory, persistent, priority, ttl_ms, .. } = publish;
+    let (properties, body) = (publish.properties(), publish.body());
     PublishParts { route, mandatory, persistent, priority, ttl_ms, cc: &cc, bcc: &bcc, properties, body }
         .encode(1, out);
     assert_eq!(Publish::decode(out[5], &out[8..]), Ok(publish));

@@ -119,13 +119,23 @@ pub struct Publish<'a> {
     pub cc: Keys<'a>,
     /// Further routing keys, which nobody sees.
     pub bcc: Keys<'a>,
-    /// [`crate::Properties`], encoded; empty is none.
-    pub properties: &'a [u8],
-    /// The body: the rest of the frame.
-    pub body: &'a [u8],
+    /// How many bytes of `content` are properties.
+    pub properties_bytes: usize,
+    /// [`crate::Properties`], encoded, and right behind them the body: the rest of the frame.
+    pub content: &'a [u8],
 }
 
 impl<'a> Publish<'a> {
+    /// [`crate::Properties`], encoded; empty is none.
+    pub fn properties(&self) -> &'a [u8] {
+        self.content.get(..self.properties_bytes).unwrap_or_default()
+    }
+
+    /// The body.
+    pub fn body(&self) -> &'a [u8] {
+        self.content.get(self.properties_bytes..).unwrap_or_default()
+    }
+
     /// Reads a publish frame.
     pub fn decode(flags: u8, payload: &'a [u8]) -> Result<Self, DataError> {
         use publish_flag::{ALIAS, ALL, COPIES, MANDATORY, PERSISTENT, PRIORITY, TTL};
@@ -144,8 +154,9 @@ impl<'a> Publish<'a> {
         } else {
             (Keys::default(), Keys::default())
         };
-        let properties = reader.blob("properties")?;
-        if properties.len() > METADATA_BYTES_MAX {
+        let content = reader.rest;
+        let properties_bytes = reader.blob("properties")?.len();
+        if properties_bytes > METADATA_BYTES_MAX {
             return Err(reader.invalid("properties", "at most 262144 bytes long"));
         }
         Ok(Self {
@@ -156,8 +167,8 @@ impl<'a> Publish<'a> {
             ttl_ms,
             cc,
             bcc,
-            properties,
-            body: reader.rest,
+            properties_bytes,
+            content: content.get(size_of::<u32>()..).unwrap_or_default(),
         })
     }
 }

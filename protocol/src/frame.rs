@@ -38,6 +38,19 @@ pub struct Frame {
     pub payload: Bytes,
 }
 
+/// One frame, read where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameRef<'a> {
+    /// As of [`Frame`].
+    pub kind: u8,
+    /// As of [`Frame`].
+    pub flags: u8,
+    /// As of [`Frame`].
+    pub channel: u16,
+    /// As of [`Frame`].
+    pub payload: &'a [u8],
+}
+
 /// A frame's length field exceeds what was agreed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a frame of {length} bytes exceeds the limit of {limit} bytes")]
@@ -48,26 +61,46 @@ pub struct FrameTooLarge {
     pub limit: usize,
 }
 
-impl Frame {
-    /// Takes the next whole frame off the front of `buffer`; `None` if more bytes must come first.
+impl<'a> FrameRef<'a> {
+    /// The frame at the front of `bytes`, and what is behind it; `None` if more bytes must come first.
     ///
-    /// The length is checked against `payload_bytes_max` before anything is allocated for it.
-    pub fn decode(buffer: &mut BytesMut, payload_bytes_max: usize) -> Result<Option<Self>, FrameTooLarge> {
-        let Some(&[l0, l1, l2, l3, kind, flags, c0, c1]) = buffer.first_chunk::<HEADER_BYTES>() else {
+    /// The length is checked against `payload_bytes_max` before the rest of the frame is there.
+    pub fn split_first(
+        bytes: &'a [u8],
+        payload_bytes_max: usize,
+    ) -> Result<Option<(Self, &'a [u8])>, FrameTooLarge> {
+        let Some((&[l0, l1, l2, l3, kind, flags, c0, c1], behind)) =
+            bytes.split_first_chunk::<HEADER_BYTES>()
+        else {
             return Ok(None);
         };
         let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
         if length > payload_bytes_max {
             return Err(FrameTooLarge { length, limit: payload_bytes_max });
         }
-        let missing = (HEADER_BYTES + length).saturating_sub(buffer.len());
-        if missing > 0 {
-            buffer.reserve(missing.min(GROWTH_BYTES));
+        let channel = u16::from_le_bytes([c0, c1]);
+        let whole = behind.split_at_checked(length);
+        Ok(whole.map(|(payload, behind)| (Self { kind, flags, channel, payload }, behind)))
+    }
+}
+
+impl Frame {
+    /// Takes the next whole frame off the front of `buffer`; `None` if more bytes must come first.
+    ///
+    /// The length is checked against `payload_bytes_max` before anything is allocated for it.
+    pub fn decode(buffer: &mut BytesMut, payload_bytes_max: usize) -> Result<Option<Self>, FrameTooLarge> {
+        let Some((frame, _)) = FrameRef::split_first(buffer, payload_bytes_max)? else {
+            if let Some(length) = buffer.first_chunk().map(|length| u32::from_le_bytes(*length) as usize) {
+                let missing = (HEADER_BYTES + length).saturating_sub(buffer.len());
+                buffer.reserve(missing.min(GROWTH_BYTES));
+            }
             return Ok(None);
-        }
+        };
+        let FrameRef { kind, flags, channel, payload } = frame;
+        let length = payload.len();
         buffer.advance(HEADER_BYTES);
         let payload = buffer.split_to(length).freeze();
-        Ok(Some(Self { kind, flags, channel: u16::from_le_bytes([c0, c1]), payload }))
+        Ok(Some(Self { kind, flags, channel, payload }))
     }
 
     /// Appends the frame to `out`.

@@ -42,8 +42,8 @@ pub use data::{
 };
 pub use death::{DEATHS_MAX, Death, DeathHistory, DeathReason, DeathSummary};
 pub use frame::{
-    FRAME_BYTES_BEFORE_OPEN, FRAME_BYTES_DEFAULT, FRAME_BYTES_MIN, Frame, FrameTooLarge, FrameWriter,
-    HEADER_BYTES,
+    FRAME_BYTES_BEFORE_OPEN, FRAME_BYTES_DEFAULT, FRAME_BYTES_MIN, Frame, FrameRef, FrameTooLarge,
+    FrameWriter, HEADER_BYTES,
 };
 pub use name::{ExchangeName, NAME_BYTES_MAX, NameError, QueueName, RoutingKey, VhostName, check_name};
 pub use opening::{OPENING_BYTES, OpeningError, VERSION, check_opening, is_http, opening};

@@ -29,7 +29,7 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
             seeds.push(("data", name.clone(), [&[frame_kind, flags], payload].concat()));
         }
         if frame_kind == kind::PUBLISH {
-            let properties = Publish::decode(flags, payload).unwrap().properties;
+            let properties = Publish::decode(flags, payload).unwrap().properties();
             seeds.push(("value", format!("{name}-properties"), properties.to_vec()));
         }
         if frame_kind == kind::DELIVER {

@@ -126,8 +126,10 @@ proptest! {
         let publish = Publish::decode(frame.flags, &frame.payload).unwrap();
         prop_assert_eq!(publish.cc.iter().collect::<Vec<_>>(), cc);
         prop_assert_eq!(publish.bcc.iter().collect::<Vec<_>>(), bcc);
+        prop_assert_eq!((publish.properties(), publish.body()), (properties, body));
         let expected = Publish {
-            route, mandatory, persistent, priority, ttl_ms, cc: publish.cc, bcc: publish.bcc, properties, body,
+            route, mandatory, persistent, priority, ttl_ms, cc: publish.cc, bcc: publish.bcc,
+            properties_bytes: properties.len(), content: &[properties, body].concat(),
         };
         prop_assert_eq!(publish, expected);
     }

@@ -7,7 +7,7 @@ use leveret_broker::exchange::{Publisher, Routable, Route};
 use leveret_broker::queue::{
     ConsumerSpec, Credit, Delivery, HolderId, Outlet, Queue, Recipient, Settings, Verb,
 };
-use leveret_broker::store::Message;
+use leveret_broker::store::{Head, Message};
 use leveret_broker::topology::{BindingDefinition, DeclareExchange, DeclareQueue, Pending};
 use leveret_journal::{Call, Loss, Position, SimDisk};
 use leveret_protocol::{Destination, ExchangeName, Outcome, QueueName, RoutingKey, Table, Value, VhostName};
@@ -326,14 +326,13 @@ impl Simulation {
             let id = self.next_id;
             self.next_id += 1;
             let persistent = self.random.below(10) != 0;
-            let message = Message {
-                exchange: resolved.exchange.clone(),
-                routing_key: resolved.routing_key.clone(),
+            let about = Head {
+                names: Arc::new(resolved.names()),
                 persistent,
                 published_at_ms: self.now_ms,
-                body: body(id, vhost, &mut self.random).into(),
-                ..Message::default()
+                ..Head::default()
             };
+            let message = Message::new(about, &body(id, vhost, &mut self.random));
             let (failures, seen, held, arrived_ms) = (0, false, false, self.now_ms);
             places.push(Place { id, failures, seen, held, arrived_ms, persistent });
             batch.push(Pending { message, resolved: Arc::clone(&resolved) });
@@ -394,7 +393,7 @@ impl Simulation {
 
     fn delivered(&mut self, queue: usize, delivery: &Delivery, core: &mut Core) {
         self.figures.deliveries += 1;
-        let id = check_body(&delivery.message.body, QUEUES[queue].0);
+        let id = check_body(delivery.message.body(), QUEUES[queue].0);
         let next = self.model.now.queues[queue].iter().find(|place| !place.held).copied();
         let name = QUEUES[queue].1;
         let Some(next) = next.filter(|next| next.id == id) else {

@@ -22,7 +22,7 @@ pub(crate) fn observe(core: &mut Core) -> State {
             let delivery = got.delivery;
             last = delivery.tag;
             state.queues[index].push(Place {
-                id: check_body(&delivery.message.body, vhost),
+                id: check_body(delivery.message.body(), vhost),
                 failures: delivery.delivery_count,
                 seen: delivery.redelivered,
                 held: false,

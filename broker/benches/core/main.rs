@@ -104,7 +104,7 @@ fn publication(case: Case) -> Publication<'static> {
         priority: 0,
         ttl_ms: None,
         properties_format: PropertiesFormat::default(),
-        properties: &[],
-        body: &BODY,
+        properties_bytes: 0,
+        content: &BODY,
     }
 }

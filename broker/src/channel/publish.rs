@@ -3,14 +3,13 @@
 use std::cell::LazyCell;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use leveret_journal::Position;
 use leveret_protocol::{Outcome, PropertiesFormat, RoutingKey};
 
 use super::ConfirmRuns;
 use crate::exchange::{self, Routable, Route, RouteCache};
 use crate::queue::Work;
-use crate::store::{Message, StoreError};
+use crate::store::{Head, Message, Names, Rare, StoreError};
 use crate::topology::{Pending, Resolved, TopologyError, Vhost};
 
 /// A message as its publisher sent it.
@@ -30,12 +29,12 @@ pub struct Publication<'a> {
     pub priority: u8,
     /// How long it may wait, in milliseconds.
     pub ttl_ms: Option<u64>,
-    /// How `properties` are encoded.
+    /// How the properties are encoded.
     pub properties_format: PropertiesFormat,
-    /// The properties, as they came.
-    pub properties: &'a [u8],
-    /// The body.
-    pub body: &'a [u8],
+    /// How many bytes of `content` are properties.
+    pub properties_bytes: usize,
+    /// The properties, as they came, and right behind them the body.
+    pub content: &'a [u8],
 }
 
 /// Which publish it was: its channel, and its number there if it is to be confirmed.
@@ -57,6 +56,8 @@ const BATCH_BYTES_MAX: usize = 1024 * 1024;
 pub struct Publisher {
     cache: RouteCache<Arc<Resolved>>,
     route: Route,
+    /// What the latest message of the batch was published to, which is mostly what the next one is.
+    latest: Option<(Arc<Resolved>, Arc<Names>)>,
     batch: Vec<Pending>,
     tickets: Vec<Ticket>,
     bytes: usize,
@@ -75,8 +76,8 @@ impl Publisher {
     ) -> Result<bool, TopologyError> {
         let resolved = self.resolve(vhost, &publication)?;
         let routed = !resolved.queues.is_empty();
-        self.bytes += publication.body.len();
-        let message = if routed { publication.into_message(&resolved, now_ms) } else { Message::default() };
+        self.bytes += publication.content.len();
+        let message = if routed { self.copy(publication, &resolved, now_ms) } else { Message::default() };
         self.batch.push(Pending { message, resolved });
         self.tickets.push(ticket);
         Ok(routed)
@@ -90,7 +91,8 @@ impl Publisher {
         now_ms: u64,
     ) -> Result<Pending, TopologyError> {
         let resolved = self.resolve(vhost, &publication)?;
-        Ok(Pending { message: publication.into_message(&resolved, now_ms), resolved })
+        let names = Arc::new(resolved.names());
+        Ok(Pending { message: publication.into_message(names, now_ms), resolved })
     }
 
     /// Whether the batch is as large as it should get.
@@ -118,8 +120,13 @@ impl Publisher {
                     confirms.add(ticket.channel, number, *outcome);
                 }
             }
+            if self.tickets.iter().all(|ticket| ticket.number.is_some()) {
+                // Who waits for confirms does not run ahead of its consumers.
+                work.crowded = None;
+            }
         }
         self.batch.clear();
+        self.latest = None;
         self.tickets.clear();
         self.bytes = 0;
         position
@@ -137,7 +144,8 @@ impl Publisher {
         }
         let further_keys: Vec<RoutingKey> = publication.cc.iter().chain(&publication.bcc).cloned().collect();
         let headers = LazyCell::new(|| {
-            publication.properties_format.headers(publication.properties).unwrap_or_default()
+            let properties = publication.content.get(..publication.properties_bytes).unwrap_or_default();
+            publication.properties_format.headers(properties).unwrap_or_default()
         });
         let routable = Routable { key: routing_key, further_keys: &further_keys, headers: &headers };
         let client = exchange::Publisher::Client;
@@ -148,31 +156,34 @@ impl Publisher {
         }
         Ok(resolved)
     }
+
+    fn copy(&mut self, publication: Publication<'_>, resolved: &Arc<Resolved>, now_ms: u64) -> Message {
+        let names = match &self.latest {
+            Some((latest, names)) if Arc::ptr_eq(latest, resolved) => Arc::clone(names),
+            _ => {
+                let names = Arc::new(resolved.names());
+                self.latest = Some((Arc::clone(resolved), Arc::clone(&names)));
+                names
+            }
+        };
+        publication.into_message(names, now_ms)
+    }
 }
 
 impl Publication<'_> {
     /// Copies the message: a slice of the connection's read buffer would keep all of that alive.
-    fn into_message(self, resolved: &Resolved, now_ms: u64) -> Message {
-        let mut tail = Vec::with_capacity(self.properties.len() + self.body.len());
-        tail.extend_from_slice(self.properties);
-        tail.extend_from_slice(self.body);
-        let mut body = Bytes::from(tail);
-        let properties =
-            if self.properties.is_empty() { Bytes::new() } else { body.split_to(self.properties.len()) };
-        Message {
-            exchange: resolved.exchange.clone(),
-            routing_key: resolved.routing_key.clone(),
-            cc: self.cc,
-            bcc: self.bcc,
+    fn into_message(self, names: Arc<Names>, now_ms: u64) -> Message {
+        let head = Head {
+            names,
+            rare: Rare { cc: self.cc, bcc: self.bcc, deaths: None }.unless_empty(),
             persistent: self.persistent,
             priority: self.priority,
             ttl_ms: self.ttl_ms,
             published_at_ms: now_ms,
-            deaths: None,
             properties_format: self.properties_format,
-            properties,
-            body,
+            properties_bytes: self.properties_bytes as u32,
             place: None,
-        }
+        };
+        Message::new(head, self.content)
     }
 }

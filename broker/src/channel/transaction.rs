@@ -43,7 +43,7 @@ pub struct CommitOutcome {
     /// What must be synced before the client is told.
     pub position: Position,
     /// Mandatory messages that no queue has, in the order of their publishes. They go back before the answer.
-    pub returned: Vec<Arc<Message>>,
+    pub returned: Vec<Message>,
 }
 
 impl TransactionBudget {
@@ -73,10 +73,7 @@ impl Transaction {
 
     fn add(&mut self, pending: Pending, mandatory: bool) -> Result<(), ChannelError> {
         let message = &pending.message;
-        let bytes = MESSAGE_BYTES
-            + pending.resolved.queues.len() * PLACE_BYTES
-            + message.properties.len()
-            + message.body.len();
+        let bytes = MESSAGE_BYTES + pending.resolved.queues.len() * PLACE_BYTES + message.content().len();
         self.budget.take(bytes)?;
         self.bytes += bytes;
         self.publishes.push(pending);

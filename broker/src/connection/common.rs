@@ -80,6 +80,9 @@ impl<P: Protocol> Common<P> {
             // If the journal has failed the broker is about to stop, and this connection with it.
             self.context.store.wait_for_room().await;
         }
+        if let Some(consumer) = self.work.crowded.take() {
+            consumer.give_way(self.work.now_ms).await;
+        }
     }
 
     /// What of this is news for the client; it counts as told.

@@ -7,6 +7,7 @@
 //! ask, and how deliveries and confirms become frames.
 
 mod amqp;
+mod buffers;
 mod common;
 mod login;
 mod native;

@@ -2,7 +2,10 @@
 //! connection's own answers meet.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use leveret_journal::faults::{crash_point, mutant};
@@ -38,6 +41,10 @@ pub(super) struct Outbox<P: Protocol> {
     bell: Notify,
     /// Rung when answers have been sent after there were too many, and when nothing waits for the disk any more.
     room: Notify,
+    /// Rung when half of what was too much for more deliveries has been written.
+    drained: Notify,
+    /// Nobody gives way to this client until then: it is too slow for that. In milliseconds since 1970.
+    slow_until_ms: AtomicU64,
     /// The deliveries that wait, in bytes; queues pass consumers over while it is full.
     pub(super) outlet: Arc<Outlet>,
     answer_bytes_max: usize,
@@ -76,6 +83,12 @@ pub(super) struct Left {
     pub(super) ending: bool,
 }
 
+/// How long a publisher waits for the consumer of its messages.
+const GIVE_WAY_MAX: Duration = Duration::from_millis(5);
+
+/// How long nobody waits for a consumer that was waited for in vain, in milliseconds.
+const SLOW_FOR_MS: u64 = 1000;
+
 /// What a confirm counts for among the bytes of answers.
 const CONFIRM_BYTES: usize = 24;
 
@@ -85,6 +98,8 @@ impl<P: Protocol> Outbox<P> {
             queued: Mutex::default(),
             bell: Notify::new(),
             room: Notify::new(),
+            drained: Notify::new(),
+            slow_until_ms: AtomicU64::new(0),
             outlet: Arc::new(Outlet::behind(gate, bytes_max)),
             answer_bytes_max: bytes_max,
         })
@@ -204,6 +219,35 @@ impl<P: Protocol> Outbox<P> {
         Left { waiting: !queued.waiting.is_empty(), ending: queued.ending }
     }
 
+    /// Deliveries of this many bytes have been written. Whether consumers that were passed over can get some again.
+    #[must_use]
+    pub(super) fn delivered(&self, bytes: usize) -> bool {
+        let drained = self.outlet.sub(bytes);
+        if drained {
+            self.drained.notify_waiters();
+        }
+        drained
+    }
+
+    /// Waits until there is room for deliveries again, but not for long: a client that does not keep up costs whoever
+    /// gives way to it [`GIVE_WAY_MAX`] once in [`SLOW_FOR_MS`].
+    async fn give_way(&self, now_ms: u64) {
+        let drained = self.drained.notified();
+        if self.outlet.has_room() || self.slow_until_ms.load(Ordering::Relaxed) > now_ms {
+            return;
+        }
+        if tokio::time::timeout(GIVE_WAY_MAX, drained).await.is_err() {
+            self.slow_until_ms.store(now_ms + SLOW_FOR_MS, Ordering::Relaxed);
+        }
+    }
+
+    /// Keeps no memory for what may come, if nothing is there.
+    pub(super) fn give_up_memory(&self) {
+        let mut queued = self.queued.lock();
+        queued.ready.shrink_to_fit();
+        queued.waiting.shrink_to_fit();
+    }
+
     /// Answers of this many bytes have been sent.
     pub(super) fn sent(&self, answer_bytes: usize) {
         if answer_bytes > 0 {
@@ -284,6 +328,10 @@ impl<P: Protocol> Recipient for ConsumerOutbox<P> {
                 queued.ready.push(Outgoing::Deliver(delivery));
             }
         }
+    }
+
+    fn give_way(&self, now_ms: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.outbox.give_way(now_ms))
     }
 
     fn cancelled(&self, reason: &str) {

@@ -4,16 +4,20 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use leveret_protocol::ReplyCode;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::Notify;
 
+use super::buffers::{self, Lender};
 use super::protocol::{Flow, Session};
 use super::{Context, Violation};
 
 /// How much is read at a time, in bytes.
 const READ_BYTES: usize = 128 * 1024;
+
+/// The beginning of a frame that is longer than this stays where it is, in bytes.
+const STOWED_BYTES_MAX: usize = 16 * 1024;
 
 /// How long the client may take to answer a close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -22,6 +26,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Reader<S> {
     socket: OwnedReadHalf,
     buffer: BytesMut,
+    /// Whether the buffer is the thread's.
+    lent: bool,
     /// A client that is silent for this long is gone.
     silence_max: Option<Duration>,
     resume: Arc<Notify>,
@@ -53,7 +59,7 @@ impl<S: Session> Reader<S> {
         resume: Arc<Notify>,
     ) -> Self {
         let silence_max = heartbeat.map(|heartbeat| heartbeat * 2);
-        Self { socket, buffer: rest, silence_max, resume, session }
+        Self { socket, buffer: rest, lent: false, silence_max, resume, session }
     }
 
     /// Serves the client until one of the two sides ends it.
@@ -81,16 +87,13 @@ impl<S: Session> Reader<S> {
                 Ok(Flow::Closed) => return End::Client,
                 Err(violation) => return End::Broker(violation),
             }
+            self.stow();
             tokio::select! {
                 () = self.session.wait_for_room() => {}
                 () = context.stopping.cancelled() => return End::stopping(),
             }
             if full {
                 continue;
-            }
-            if self.buffer.is_empty() {
-                // An idle connection keeps no buffer.
-                self.buffer = BytesMut::new();
             }
             tokio::select! {
                 read = self.read() => match read {
@@ -116,12 +119,34 @@ impl<S: Session> Reader<S> {
     async fn read_some(&mut self) -> io::Result<usize> {
         loop {
             self.socket.readable().await?;
-            // Room is made only now that there is something to put into it.
-            self.buffer.reserve(READ_BYTES);
-            match self.socket.try_read_buf(&mut self.buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            self.make_room();
+            match self.socket.try_read_buf(&mut (&mut self.buffer).limit(READ_BYTES)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.stow(),
                 read => return read,
             }
+        }
+    }
+
+    /// Makes room, now that there is something to put into it: in the thread's buffer, unless what is there already is
+    /// so much that it would only be copied to and fro.
+    fn make_room(&mut self) {
+        if !self.lent && self.buffer.len() <= STOWED_BYTES_MAX {
+            let mut buffer = buffers::READING.with(Lender::lend);
+            buffer.extend_from_slice(&self.buffer);
+            self.buffer = buffer;
+            self.lent = true;
+        }
+        self.buffer.reserve(READ_BYTES);
+    }
+
+    /// Gives the thread its buffer back before anything is waited for, and keeps what is left of it: the beginning of a
+    /// frame.
+    fn stow(&mut self) {
+        if self.lent && self.buffer.len() <= STOWED_BYTES_MAX {
+            let rest = BytesMut::from(&*self.buffer);
+            let buffer = std::mem::replace(&mut self.buffer, rest);
+            buffers::READING.with(|lender| lender.give_back(buffer));
+            self.lent = false;
         }
     }
 

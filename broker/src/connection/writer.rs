@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
 
+use super::buffers::{self, Lender};
 use super::outbox::{Outbox, Outgoing};
 use super::protocol::{Encoder, Protocol};
 use crate::channel::ConfirmRuns;
@@ -14,6 +15,9 @@ use crate::store::Store;
 
 /// Everything that a batch encodes to is written once this much is there, in bytes.
 const WRITE_BYTES_AIM: usize = 256 * 1024;
+
+/// How long an idle connection keeps the memory that its last batch took.
+const BATCH_KEPT: Duration = Duration::from_secs(1);
 
 /// A client that takes nothing for this long is gone, or might as well be.
 const STALL_MAX: Duration = Duration::from_secs(60);
@@ -35,27 +39,33 @@ impl<W: AsyncWrite + Unpin, P: Protocol> Writer<W, P> {
     pub(super) async fn run(mut self) -> std::io::Result<()> {
         let mut progress = self.store.progress();
         let mut batch = Vec::new();
-        let mut buffer = BytesMut::new();
         loop {
             progress.mark_unchanged();
             let left = self.outbox.take(self.store.synced(), &mut batch);
             if !batch.is_empty() {
+                let mut buffer = buffers::WRITING.with(Lender::lend);
                 self.send(&mut batch, &mut buffer).await?;
+                buffers::WRITING.with(|lender| lender.give_back(buffer));
                 continue;
             }
             let failed = progress.borrow().failure.is_some();
             if left.ending && (!left.waiting || failed) {
                 return self.socket.shutdown().await;
             }
-            // An idle connection keeps no buffers.
-            (batch, buffer) = (Vec::new(), BytesMut::new());
             let idle = self.heartbeat.unwrap_or(Duration::MAX) / 2;
+            // What is there of a batch is worth keeping for the next, but not for long.
+            let patience = if batch.capacity() > 0 { idle.min(BATCH_KEPT) } else { idle };
             tokio::select! {
                 () = self.outbox.rung() => {}
                 _ = progress.changed(), if left.waiting && !failed => {}
-                () = tokio::time::sleep(idle) => {
-                    self.encoder.heartbeat(&mut buffer);
-                    self.write(&mut buffer).await?;
+                () = tokio::time::sleep(patience) => {
+                    batch = Vec::new();
+                    self.outbox.give_up_memory();
+                    if patience == idle {
+                        let mut buffer = BytesMut::new();
+                        self.encoder.heartbeat(&mut buffer);
+                        self.write(&mut buffer).await?;
+                    }
                 }
             }
         }
@@ -98,7 +108,7 @@ impl<W: AsyncWrite + Unpin, P: Protocol> Writer<W, P> {
     }
 
     fn account(&self, delivered: &mut usize, answered: &mut usize) {
-        if *delivered > 0 && self.outbox.outlet.sub(std::mem::take(delivered)) {
+        if *delivered > 0 && self.outbox.delivered(std::mem::take(delivered)) {
             self.resume.notify_one();
         }
         self.outbox.sent(std::mem::take(answered));

@@ -1,11 +1,9 @@
 //! The way of messages in and out: enqueue, dispatch, get, expire, drop.
 
-use std::sync::Arc;
-
 use leveret_protocol::DeathReason;
 
 use super::consumers::{Place, Share};
-use super::effects::{self, Dead, Delivery, Effects};
+use super::effects::{Dead, Delivery, Effects};
 use super::entry::Entry;
 use super::expiry;
 use super::holders::{HolderId, Role, Serving};
@@ -19,11 +17,14 @@ use crate::store::{Content, Message, Seq};
 /// connection cost less than the same messages one by one for many.
 const TURN_MAX: u64 = 16;
 
+/// So many bytes of messages wait while publisher and consumer are both at work; it takes more to make a backlog.
+const CROWDED_BYTES: u64 = 1024 * 1024;
+
 impl State {
     /// Takes a message in. It waits until the next [`State::dispatch`], with two exceptions: a queue that is at its
     /// length limit first gives its consumers what they can take, so that a message that need not wait is neither
     /// refused nor displaces another; and a message that may not wait at all (TTL 0) is delivered at once or expires.
-    pub fn enqueue(&mut self, message: Arc<Message>, now_ms: u64, fx: &mut Effects) -> Result<Seq, Refused> {
+    pub fn enqueue(&mut self, message: Message, now_ms: u64, fx: &mut Effects) -> Result<Seq, Refused> {
         let deadline_ms = expiry::deadline_ms(&message, self.settings.message_ttl_ms, now_ms);
         if deadline_ms <= now_ms || self.is_full_for(&message) {
             return self.enqueue_pressed(message, deadline_ms, now_ms, fx);
@@ -41,6 +42,13 @@ impl State {
         self.drop_excess(now_ms, fx);
     }
 
+    /// After a [`State::dispatch`]: the slot of the first consumer that was passed over, if very many messages wait for no
+    /// other reason.
+    pub fn waits_for_room_of(&self) -> Option<u32> {
+        let crowded = self.ready.loaded_bytes() > CROWDED_BYTES && self.ready.next_is_loaded();
+        self.starved.first().copied().filter(|_| crowded)
+    }
+
     /// Hands the next message, if there is one, to a holder that asks for it, whatever its credit. Counts as use of
     /// the queue (`x-expires`). The delivery is the answer: it is not in `fx` and not added to any outlet.
     ///
@@ -56,7 +64,7 @@ impl State {
         if let Some(share) = held.share.as_ref().filter(|_| !no_ack) {
             share.count(1);
         }
-        let (delivery, kept_bytes) = hand_over(next, holder, &mut held.unacked, no_ack, short, fx);
+        let (delivery, kept_bytes) = hand_over(next, holder, &mut held.unacked, no_ack, short, fx)?;
         self.count_unacked(no_ack, kept_bytes);
         Some(Got { delivery, ready_left: self.ready.len() })
     }
@@ -73,7 +81,7 @@ impl State {
     #[cold]
     fn enqueue_pressed(
         &mut self,
-        message: Arc<Message>,
+        message: Message,
         deadline_ms: u64,
         now_ms: u64,
         fx: &mut Effects,
@@ -82,9 +90,9 @@ impl State {
         if self.ready.is_empty()
             && let Some((slot, _)) = self.next_taker()
         {
-            let entry = self.admit(Arc::clone(&message), deadline_ms);
+            let entry = self.admit(message, deadline_ms);
             let seq = entry.seq;
-            self.serve(slot, Some((entry, message)), 1, now_ms, fx);
+            self.serve(slot, Some(entry), 1, now_ms, fx);
             return Ok(seq);
         }
         self.expire(now_ms, usize::MAX, fx);
@@ -102,17 +110,17 @@ impl State {
         Ok(seq)
     }
 
-    fn admit(&mut self, message: Arc<Message>, deadline_ms: u64) -> Entry {
+    fn admit(&mut self, message: Message, deadline_ms: u64) -> Entry {
         let seq = Seq(self.next_seq);
         self.next_seq += 1;
         Entry::new(seq, message, deadline_ms)
     }
 
     fn is_full_for(&self, message: &Message) -> bool {
-        self.limits.exceeded(self.ready.len() + 1, self.ready.body_bytes() + message.body.len() as u64)
+        self.limits.exceeded(self.ready.len() + 1, self.ready.body_bytes() + message.body().len() as u64)
     }
 
-    fn refuse(&self, message: Arc<Message>, fx: &mut Effects) -> Refused {
+    fn refuse(&self, message: Message, fx: &mut Effects) -> Refused {
         if self.limits.overflow == Overflow::RejectPublishDeadLetter && self.settings.dead_letter.is_some() {
             let content = Content::Loaded(message);
             fx.dead.push(Dead { seq: None, content, reason: DeathReason::Maxlen, note: None });
@@ -150,7 +158,7 @@ impl State {
     }
 
     /// One turn of a consumer: up to `most` messages, `first` before the ready ones. Then it waits for the next.
-    fn serve(&mut self, slot: u32, mut first: Option<Next>, most: usize, now_ms: u64, fx: &mut Effects) {
+    fn serve(&mut self, slot: u32, mut first: Option<Entry>, most: usize, now_ms: u64, fx: &mut Effects) {
         let Some(Serving { consumer, share, .. }) = self.holders.consumer_mut(slot) else { return };
         let room = consumer.outlet.room();
         let shares = share.is_some();
@@ -164,10 +172,14 @@ impl State {
             }
             let Some(next) = first.take().or_else(|| self.pop_live(now_ms, fx)) else { break };
             let Some(serving) = self.holders.consumer_mut(slot) else { break };
-            weight += effects::weight(&next.1);
+            weight += next.loaded_bytes() as usize;
             serving.consumer.spend_credit();
             let no_ack = serving.consumer.no_ack;
-            let (delivery, kept_bytes) = hand_over(next, serving.id, serving.unacked, no_ack, short, fx);
+            let Some((delivery, kept_bytes)) =
+                hand_over(next, serving.id, serving.unacked, no_ack, short, fx)
+            else {
+                break;
+            };
             fx.deliveries.push(delivery);
             let last = serving.credit_left() == 0 || weight >= room;
             self.count_unacked(no_ack, kept_bytes);
@@ -201,13 +213,8 @@ impl State {
     }
 
     /// Takes the next message, if there is one and it is in memory.
-    fn pop_live(&mut self, now_ms: u64, fx: &mut Effects) -> Option<Next> {
-        let entry = if self.has_next(now_ms, fx) { self.ready.pop_next()? } else { return None };
-        let message = match &entry.content {
-            Content::Loaded(message) => Arc::clone(message),
-            Content::Stored(_) => return None,
-        };
-        Some((entry, message))
+    fn pop_live(&mut self, now_ms: u64, fx: &mut Effects) -> Option<Entry> {
+        if self.has_next(now_ms, fx) { self.ready.pop_next() } else { None }
     }
 
     fn count_unacked(&mut self, no_ack: bool, kept_bytes: u64) {
@@ -234,30 +241,28 @@ impl State {
     }
 }
 
-/// A message that can be delivered.
-type Next = (Entry, Arc<Message>);
-
-/// Makes a message a delivery, which the holder keeps until it is settled, if it has to be. Gives how much memory is
-/// kept with it, in bytes: none if memory is short, for what comes back can be read again.
+/// Makes a message that is in memory a delivery, which the holder keeps until it is settled, if it has to be. Gives how
+/// much memory is kept with it, in bytes: none if memory is short, for what comes back can be read again.
 fn hand_over(
-    (mut entry, message): Next,
+    mut entry: Entry,
     holder: HolderId,
     unacked: &mut Unacked<Entry>,
     no_ack: bool,
     short_of_memory: bool,
     fx: &mut Effects,
-) -> (Delivery, u64) {
+) -> Option<(Delivery, u64)> {
     let Entry { seq, redelivered, failed: delivery_count, .. } = entry;
     let mut kept_bytes = 0;
-    let tag = if no_ack {
+    let (tag, message) = if no_ack {
         fx.gone.push(seq);
-        unacked.skip()
+        (unacked.skip(), entry.content.into_loaded()?)
     } else {
+        let message = entry.content.loaded()?.clone();
         if short_of_memory {
             entry.unload();
         }
         kept_bytes = entry.loaded_bytes();
-        unacked.hold(entry)
+        (unacked.hold(entry), message)
     };
-    (Delivery { holder, tag, seq, message, redelivered, delivery_count, after: None }, kept_bytes)
+    Some((Delivery { holder, tag, seq, message, redelivered, delivery_count, after: None }, kept_bytes))
 }

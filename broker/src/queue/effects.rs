@@ -35,7 +35,7 @@ pub struct Delivery {
     /// Its place in the queue.
     pub seq: Seq,
     /// The message.
-    pub message: Arc<Message>,
+    pub message: Message,
     /// Whether anybody may have seen it before.
     pub redelivered: bool,
     /// How many of its deliveries failed before this one (`x-delivery-count`).
@@ -123,5 +123,5 @@ impl Delivery {
 }
 
 pub(super) fn weight(message: &Message) -> usize {
-    DELIVERY_OVERHEAD + message.properties.len() + message.body.len()
+    DELIVERY_OVERHEAD + message.content().len()
 }

@@ -1,7 +1,5 @@
 //! One message in one queue.
 
-use std::sync::Arc;
-
 use super::effects;
 use crate::store::{Content, Message, Place, Seq, Stub};
 
@@ -17,6 +15,9 @@ pub(super) struct Entry {
     pub(super) deadline_ms: u64,
     /// What counts towards a queue's byte limit: the body alone, as in RabbitMQ.
     pub(super) body_bytes: u32,
+    /// What it takes up in memory because its message is there, in bytes. Kept here, so that whoever moves many entries
+    /// need not look at their messages, which are long out of the processor's cache.
+    loaded_bytes: u32,
     /// How many of its deliveries failed.
     pub(super) failed: u32,
     pub(super) priority: u8,
@@ -28,11 +29,12 @@ pub(super) struct Entry {
 const _: () = assert!(size_of::<Option<Entry>>() == 48);
 
 impl Entry {
-    pub(super) fn new(seq: Seq, message: Arc<Message>, deadline_ms: u64) -> Self {
+    pub(super) fn new(seq: Seq, message: Message, deadline_ms: u64) -> Self {
         Self {
             seq,
             deadline_ms,
-            body_bytes: message.body.len() as u32,
+            body_bytes: message.body().len() as u32,
+            loaded_bytes: effects::weight(&message) as u32,
             failed: 0,
             priority: message.priority,
             redelivered: false,
@@ -45,6 +47,7 @@ impl Entry {
             seq: stub.seq,
             deadline_ms: stub.deadline_ms,
             body_bytes: stub.body_bytes,
+            loaded_bytes: 0,
             failed: stub.failed,
             priority: stub.priority,
             redelivered: stub.redelivered,
@@ -72,6 +75,7 @@ impl Entry {
         match self.content.place().cloned() {
             Some(place) if loaded > 0 => {
                 self.content = Content::Stored(place);
+                self.loaded_bytes = 0;
                 loaded
             }
             _ => 0,
@@ -86,7 +90,7 @@ impl Entry {
             self.content = match &self.content {
                 // Other queues that have the message keep its old place, until it is moved for them.
                 Content::Loaded(message) => {
-                    Content::Loaded(Arc::new(Message { place: Some(place), ..Message::clone(message) }))
+                    Content::Loaded(message.clone().with(|head| head.place = Some(place)))
                 }
                 Content::Stored(_) => Content::Stored(place),
             };
@@ -95,10 +99,13 @@ impl Entry {
 
     /// What it takes up in memory because its message is there, in bytes.
     pub(super) fn loaded_bytes(&self) -> u64 {
-        match &self.content {
-            Content::Loaded(message) => effects::weight(message) as u64,
-            Content::Stored(_) => 0,
-        }
+        u64::from(self.loaded_bytes)
+    }
+
+    /// Its message has been read.
+    pub(super) fn load(&mut self, message: Message) {
+        self.loaded_bytes = effects::weight(&message) as u32;
+        self.content = Content::Loaded(message);
     }
 
     pub(super) fn is_loaded(&self) -> bool {

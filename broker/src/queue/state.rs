@@ -156,7 +156,7 @@ impl State {
 
     /// A message that was wanted has been read. It is ready to be delivered with the next [`State::dispatch`], unless it
     /// has left the queue meanwhile.
-    pub fn load(&mut self, seq: Seq, message: Arc<Message>) {
+    pub fn load(&mut self, seq: Seq, message: Message) {
         self.ready.load(seq, message);
     }
 

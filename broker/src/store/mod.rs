@@ -27,8 +27,9 @@ use tokio::sync::watch;
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use horizon::{Horizon, Reach};
 pub use memory::Memory;
-pub use message::{Content, Message};
+pub use message::{Content, Head, Message, Names, Rare};
 pub use moving::Mover;
+use pins::Pin;
 pub use pins::{Pins, Place};
 pub use record::{Moved, RecordError, kind};
 pub use recovery::{Lost, Recovered, RecoveredQueue, Replay};
@@ -210,6 +211,7 @@ impl Store {
         let mut messages = messages.into_iter().peekable();
         while messages.peek().is_some() {
             let mut group = None;
+            let mut pin = Pin::default();
             let mut room = 0;
             while let Some((message, queues)) =
                 messages.next_if(|(message, _)| group.is_none() || bytes_bound(message) <= room)
@@ -222,10 +224,11 @@ impl Store {
                 if let Some(group) = &mut group {
                     scratch.clear();
                     record::encode_message_head(message, queues, scratch);
-                    let parts: [&[u8]; 3] = [scratch, &message.properties, &message.body];
+                    let parts: [&[u8]; 2] = [scratch, message.content()];
                     let position = group.append(kind::MESSAGE, &parts)?;
-                    message.place = Some(self.pins.pin(position));
-                    let overhead = scratch.len() + message.properties.len();
+                    let place = pin.place(&self.pins, position);
+                    let overhead = scratch.len() + message.properties().len();
+                    message.change(|head| head.place = Some(place));
                     self.pins.weigh(overhead);
                     room -= bound;
                 }
@@ -242,7 +245,7 @@ impl Store {
     pub fn read_messages(
         &self,
         places: &[Place],
-        told: &mut dyn FnMut(usize, Result<Arc<Message>, UnreadableMessage>),
+        told: &mut dyn FnMut(usize, Result<Message, UnreadableMessage>),
     ) {
         let positions: Vec<Position> = places.iter().map(Place::position).collect();
         self.journal.read_each(&positions, |index, record| {
@@ -250,7 +253,7 @@ impl Store {
                 .map_err(UnreadableMessage::from)
                 .and_then(|(kind, payload)| Ok(record::decode_message(record::message_in(kind, payload)?)?));
             let place = places.get(index).cloned();
-            told(index, message.map(|message| Arc::new(Message { place, ..message })));
+            told(index, message.map(|message| message.with(|head| head.place = place)));
         });
     }
 
@@ -302,12 +305,12 @@ impl fmt::Debug for Store {
 fn bytes_bound(message: &Message) -> usize {
     // Names have at most 255 bytes each, and the rare death history is bounded by its entries' names.
     const NAME: usize = 256;
-    let deaths = message.deaths.as_ref().map_or(0, |deaths| {
+    let deaths = message.deaths().map_or(0, |deaths| {
         let keys: usize = deaths.deaths.iter().map(|death| death.routing_keys.len() + 4).sum();
         (keys + 8) * NAME
     });
-    let names = (message.cc.len() + message.bcc.len() + 2) * NAME;
-    group_bytes(1, 64 + names + deaths + message.properties.len() + message.body.len())
+    let names = (message.cc().len() + message.bcc().len() + 2) * NAME;
+    group_bytes(1, 64 + names + deaths + message.content().len())
 }
 
 /// Small records that belong together, encoded and ready to be written.

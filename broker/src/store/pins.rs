@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 pub struct Pins {
     segment_bytes: u64,
     /// Segments with places that somebody keeps, or that had some, in order. The count of an `Arc` is the number of
-    /// these places, and one.
+    /// these places, or parts with some, and one.
     segments: Mutex<VecDeque<Arc<Pinned>>>,
     /// What a message's record has beside its body: an average in which the latest count most, in 16ths of a byte.
     weight: AtomicU64,
@@ -30,6 +30,28 @@ const WEIGHT_AT_FIRST: u64 = 128;
 struct Pinned {
     start: u64,
     end: u64,
+    /// What this is a part of, which it keeps.
+    _whole: Option<Arc<Pinned>>,
+}
+
+/// Makes places of records that are written together. They share a count of their own, and it the segment's: all the
+/// messages of a segment on one count would have every core wait for it.
+#[derive(Debug, Default)]
+pub(super) struct Pin(Option<Arc<Pinned>>);
+
+impl Pin {
+    /// The place of a record.
+    pub(super) fn place(&mut self, pins: &Pins, position: Position) -> Place {
+        if let Some(segment) = &self.0
+            && (segment.start..segment.end).contains(&position.0)
+        {
+            return Place { position, segment: Arc::clone(segment) };
+        }
+        let whole = pins.pin(position).segment;
+        let part = Arc::new(Pinned { start: whole.start, end: whole.end, _whole: Some(whole) });
+        self.0 = Some(Arc::clone(&part));
+        Place { position, segment: part }
+    }
 }
 
 /// Where a record stands in the journal. It can be read there for as long as this place, or a clone of it, is kept.
@@ -76,7 +98,7 @@ impl Pins {
         let segment = match segments.get(at) {
             Some(segment) if segment.start == start => Arc::clone(segment),
             _ => {
-                let segment = Arc::new(Pinned { start, end: start + self.segment_bytes });
+                let segment = Arc::new(Pinned { start, end: start + self.segment_bytes, _whole: None });
                 segments.insert(at, Arc::clone(&segment));
                 segment
             }

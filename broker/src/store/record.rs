@@ -20,11 +20,13 @@
 //! memory was short); bits 4 to 7, the number of its properties' format (0 in records from before there were several).
 //! Kind 0 is the journal's own, for what was lost to damage (`leveret_journal::LOST`).
 
-use bytes::Bytes;
+use std::sync::Arc;
+
 use leveret_journal::Position;
 use leveret_protocol::{DeathHistory, ExchangeName, PropertiesFormat, RoutingKey};
 
-use super::{Message, QueueId, Reach, Seq};
+use super::message::{Head, Message, Names, Rare};
+use super::{QueueId, Reach, Seq};
 
 /// The kinds of records.
 pub mod kind {
@@ -83,20 +85,21 @@ pub(super) fn encode_message_head(message: &Message, queues: u32, out: &mut Vec<
     let transient = if message.persistent { 0 } else { FLAG_TRANSIENT };
     out.push(ttl | transient | (message.properties_format as u8) << FORMAT_SHIFT);
     out.push(message.priority);
-    out.push(message.cc.len() as u8);
-    out.push(message.bcc.len() as u8);
+    let (cc, bcc) = (message.cc(), message.bcc());
+    out.push(cc.len() as u8);
+    out.push(bcc.len() as u8);
     out.extend_from_slice(&queues.to_le_bytes());
     out.extend_from_slice(&message.published_at_ms.to_le_bytes());
     out.extend_from_slice(&message.ttl_ms.unwrap_or(0).to_le_bytes());
-    put_name(out, message.exchange.as_str());
-    put_name(out, message.routing_key.as_str());
-    message.cc.iter().chain(&message.bcc).for_each(|key| put_name(out, key.as_str()));
+    put_name(out, message.exchange().as_str());
+    put_name(out, message.routing_key().as_str());
+    cc.iter().chain(bcc).for_each(|key| put_name(out, key.as_str()));
     // A history holds validated names and numbers only, which MessagePack can always carry.
-    let deaths = message.deaths.as_ref().and_then(|deaths| rmp_serde::to_vec_named(deaths).ok());
+    let deaths = message.deaths().and_then(|deaths| rmp_serde::to_vec_named(deaths).ok());
     let deaths = deaths.unwrap_or_default();
     out.extend_from_slice(&(deaths.len() as u32).to_le_bytes());
     out.extend_from_slice(&deaths);
-    out.extend_from_slice(&(message.properties.len() as u32).to_le_bytes());
+    out.extend_from_slice(&(message.properties().len() as u32).to_le_bytes());
 }
 
 /// What a queue knows of a message whose record is moved.
@@ -200,29 +203,24 @@ pub(super) fn decode_message(payload: &[u8]) -> Result<Message, RecordError> {
     let cc = reader.keys(cc)?;
     let bcc = reader.keys(bcc)?;
     let deaths = reader.blob("death history")?;
-    let deaths: Option<Box<DeathHistory>> = match deaths {
+    let deaths: Option<DeathHistory> = match deaths {
         [] => None,
         deaths => Some(rmp_serde::from_slice(deaths).map_err(|_| reader.error("death history"))?),
     };
     let properties = reader.blob("properties")?.len();
-    // One allocation for both: they live and die together.
-    let tail =
-        Bytes::copy_from_slice(payload.get(payload.len() - reader.rest.len() - properties..).unwrap_or(&[]));
-    Ok(Message {
-        exchange,
-        routing_key,
-        cc,
-        bcc,
+    let content = payload.get(payload.len() - reader.rest.len() - properties..).unwrap_or(&[]);
+    let head = Head {
+        names: Arc::new(Names { exchange, routing_key }),
+        rare: Rare { cc, bcc, deaths }.unless_empty(),
         persistent: head.persistent,
         priority: head.priority,
         ttl_ms: head.ttl_ms,
         published_at_ms: head.published_at_ms,
-        deaths,
         properties_format: head.properties_format,
-        properties: tail.slice(..properties),
-        body: tail.slice(properties..),
+        properties_bytes: properties as u32,
         place: None,
-    })
+    };
+    Ok(Message::new(head, content))
 }
 
 /// What a queue took: messages with consecutive seqs, by the positions of their records.
@@ -473,8 +471,7 @@ mod tests {
     fn encoded(message: &Message) -> Vec<u8> {
         let mut out = Vec::new();
         encode_message_head(message, 3, &mut out);
-        out.extend_from_slice(&message.properties);
-        out.extend_from_slice(&message.body);
+        out.extend_from_slice(message.content());
         out
     }
 
@@ -492,19 +489,19 @@ mod tests {
             properties: Vec<u8>,
             body: Vec<u8>,
         ) {
-            let message = Message {
-                routing_key: RoutingKey::new(key).unwrap(),
-                cc: cc.iter().map(|key| RoutingKey::new(key).unwrap()).collect(),
-                bcc: bcc.iter().map(|key| RoutingKey::new(key).unwrap()).collect(),
+            let keys = |keys: Vec<String>| keys.iter().map(|key| RoutingKey::new(key).unwrap()).collect();
+            let message = Head {
+                names: Arc::new(Names { routing_key: RoutingKey::new(key).unwrap(), ..Names::default() }),
+                rare: Rare { cc: keys(cc), bcc: keys(bcc), deaths: None }.unless_empty(),
                 persistent,
                 priority,
                 ttl_ms,
                 published_at_ms,
                 properties_format: if amqp { PropertiesFormat::Amqp } else { PropertiesFormat::Native },
-                properties: properties.into(),
-                body: body.into(),
-                ..Message::default()
+                properties_bytes: properties.len() as u32,
+                place: None,
             };
+            let message = Message::new(message, &[properties, body].concat());
             let head = MessageHead {
                 persistent,
                 priority,
@@ -512,7 +509,7 @@ mod tests {
                 published_at_ms,
                 ttl_ms,
                 properties_format: message.properties_format,
-                body_bytes: message.body.len() as u32,
+                body_bytes: message.body().len() as u32,
             };
             prop_assert_eq!(decode_message_head(&encoded(&message)), Ok(head));
             prop_assert_eq!(decode_message(&encoded(&message)), Ok(message));

@@ -8,7 +8,7 @@ use leveret_protocol::{
 };
 
 use super::record::{self, kind};
-use super::{Batch, Message, Moved, Pins, QueueId, Reach, Replay, Seq};
+use super::{Batch, Head, Message, Moved, Names, Pins, QueueId, Rare, Reach, Replay, Seq};
 
 const A: QueueId = QueueId(1);
 const B: QueueId = QueueId(2);
@@ -26,7 +26,8 @@ impl Log {
     }
 
     fn urgent_message(&mut self, body: &'static str, queues: u32, priority: u8) -> Position {
-        let message = Message { body: body.into(), persistent: true, priority, ..Message::default() };
+        let head = Head { persistent: true, priority, ..Head::default() };
+        let message = Message::new(head, body.as_bytes());
         let mut payload = Vec::new();
         record::encode_message_head(&message, queues, &mut payload);
         payload.extend_from_slice(body.as_bytes());
@@ -67,7 +68,7 @@ impl Log {
             .map(|stub| {
                 let (kind, payload) = &self.records[stub.place.position().0 as usize / 64 - 1];
                 let payload = record::message_in(*kind, payload).unwrap();
-                let body = record::decode_message(payload).unwrap().body.to_vec();
+                let body = record::decode_message(payload).unwrap().body().to_vec();
                 assert_eq!(stub.body_bytes as usize, body.len());
                 (String::from_utf8(body).unwrap(), stub.redelivered.then_some(stub.failed))
             })
@@ -238,22 +239,23 @@ fn records_have_the_bytes_that_they_always_had() {
         original_ttl_ms: None,
         note: None,
     };
-    let message = Message {
-        exchange: ExchangeName::new("logs").unwrap(),
-        routing_key: key("a.b"),
-        cc: vec![key("c")],
-        bcc: vec![key("d")],
+    let names = Names { exchange: ExchangeName::new("logs").unwrap(), routing_key: key("a.b") };
+    let deaths = Some(DeathHistory::record(None, death));
+    let head = Head {
+        names: names.into(),
+        rare: Rare { cc: vec![key("c")], bcc: vec![key("d")], deaths }.unless_empty(),
         persistent: true,
         priority: 4,
         ttl_ms: Some(1000),
         published_at_ms: 2,
-        deaths: Some(Box::new(DeathHistory::record(None, death))),
-        properties: b"pp".as_slice().into(),
-        ..Message::default()
+        properties_bytes: 2,
+        ..Head::default()
     };
-    let mut head = Vec::new();
-    record::encode_message_head(&message, 2, &mut head);
-    let amqp = Message { properties_format: PropertiesFormat::Amqp, persistent: true, ..Message::default() };
+    let message = Message::new(head, b"pp");
+    let mut encoded = Vec::new();
+    record::encode_message_head(&message, 2, &mut encoded);
+    let head = Head { properties_format: PropertiesFormat::Amqp, persistent: true, ..Head::default() };
+    let amqp = Message::new(head, &[]);
     let mut amqp_head = Vec::new();
     record::encode_message_head(&amqp, 1, &mut amqp_head);
     let mut batch = Batch::default();
@@ -273,10 +275,10 @@ fn records_have_the_bytes_that_they_always_had() {
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/store/tests/records.hex")).unwrap();
     let kinds =
         batch.records.iter().map(|(kind, length)| format!("{kind}:{length}")).collect::<Vec<_>>().join(" ");
-    let (messages, batch) = ([hex(&head), hex(&amqp_head)], hex(&batch.bytes));
+    let (messages, batch) = ([hex(&encoded), hex(&amqp_head)], hex(&batch.bytes));
     let now = format!("message {}\namqp {}\nbatch {kinds}\n{batch}\n", messages[0], messages[1]);
     assert_eq!(now, golden);
-    let mut payload = head.clone();
+    let mut payload = encoded.clone();
     payload.extend_from_slice(b"pp");
-    assert_eq!(record::decode_message(&payload).unwrap().deaths, message.deaths);
+    assert_eq!(record::decode_message(&payload).unwrap().deaths(), message.deaths());
 }

@@ -9,7 +9,7 @@ use leveret_protocol::{Death, DeathHistory, DeathReason, RoutingKey};
 use super::{Resolved, Vhost};
 use crate::exchange::{Publisher, Routable, Route};
 use crate::queue::{Dead, DeadLetter, Queue, Work};
-use crate::store::{Batch, Content, Message, QueueId, Seq};
+use crate::store::{Batch, Content, Message, Names, QueueId, Rare, Seq};
 
 impl Vhost {
     /// Carries a message on. Whatever becomes of it, its place in the queue that gave it up is settled: in one
@@ -36,7 +36,7 @@ impl Vhost {
                 return;
             }
             crash_point("dead_letter.written");
-            let message = Arc::new(message);
+            let message = message;
             if let Some((last, others)) = resolved.queues.split_last() {
                 for queue in others {
                     queue.enqueue(std::iter::once(&message), None, work, |_, _| {});
@@ -50,9 +50,9 @@ impl Vhost {
     }
 
     /// The message of a dead letter, which may be in the journal only.
-    fn read_dead(&self, from: &Queue, content: &Content) -> Option<Arc<Message>> {
+    fn read_dead(&self, from: &Queue, content: &Content) -> Option<Message> {
         let place = match content {
-            Content::Loaded(message) => return Some(Arc::clone(message)),
+            Content::Loaded(message) => return Some(message.clone()),
             Content::Stored(place) => place,
         };
         let mut found = None;
@@ -93,17 +93,17 @@ impl Vhost {
         old: &Message,
         work: &Work,
     ) -> Option<(Message, Resolved)> {
-        let history = DeathHistory::record(old.deaths.as_deref(), death(from, dead, old, work.now_ms));
+        let history = DeathHistory::record(old.deaths(), death(from, dead, old, work.now_ms));
         // Without a key of its own the letter goes by all of its message's keys, and keeps the visible ones.
         let (routing_key, cc) = match &letter.routing_key {
             Some(key) => (key, Vec::new()),
-            None => (&old.routing_key, old.cc.clone()),
+            None => (old.routing_key(), old.cc().to_vec()),
         };
         let further_keys: Vec<RoutingKey> = match &letter.routing_key {
             Some(_) => Vec::new(),
-            None => old.cc.iter().chain(&old.bcc).cloned().collect(),
+            None => old.cc().iter().chain(old.bcc()).cloned().collect(),
         };
-        let headers = LazyCell::new(|| old.properties_format.headers(&old.properties).unwrap_or_default());
+        let headers = LazyCell::new(|| old.properties_format.headers(old.properties()).unwrap_or_default());
         let routable = Routable { key: routing_key.as_str(), further_keys: &further_keys, headers: &headers };
         let exchange = letter.exchange.as_str();
         let mut resolved = match self.resolve(Publisher::Broker, exchange, &routable, &mut Route::default()) {
@@ -122,17 +122,15 @@ impl Vhost {
                 !cycle
             });
         }
-        let message = Message {
-            exchange: letter.exchange.clone(),
-            routing_key: routing_key.clone(),
-            cc,
-            bcc: Vec::new(),
+        let names = Names { exchange: letter.exchange.clone(), routing_key: routing_key.clone() };
+        let rare = Rare { cc, bcc: Vec::new(), deaths: Some(history) };
+        let message = old.clone().with(|head| {
+            head.names = Arc::new(names);
+            head.rare = rare.unless_empty();
             // It would only expire again.
-            ttl_ms: None,
-            deaths: Some(Box::new(history)),
-            place: None,
-            ..old.clone()
-        };
+            head.ttl_ms = None;
+            head.place = None;
+        });
         Some((message, resolved))
     }
 }
@@ -144,13 +142,13 @@ fn origin(from: &Queue, dead: &Dead) -> Option<(QueueId, Seq)> {
 }
 
 fn death(from: &Queue, dead: &Dead, message: &Message, now_ms: u64) -> Death {
-    let keys: Vec<RoutingKey> = std::iter::once(&message.routing_key).chain(&message.cc).cloned().collect();
+    let keys: Vec<RoutingKey> = std::iter::once(message.routing_key()).chain(message.cc()).cloned().collect();
     Death {
         queue: from.name.clone(),
         reason: dead.reason,
         count: 1,
         first_at_ms: now_ms,
-        exchange: message.exchange.clone(),
+        exchange: message.exchange().clone(),
         routing_keys: keys,
         original_ttl_ms: message.ttl_ms,
         note: dead.note.as_deref().map(str::to_owned),

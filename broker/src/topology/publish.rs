@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use super::Vhost;
 use crate::exchange::{LOG_EXCHANGE, Publisher, Routable, Route};
 use crate::queue::{Queue, Work};
-use crate::store::{Message, QueueId, StoreError};
+use crate::store::{Head, Message, Names, QueueId, StoreError};
 
 /// Where messages with one exchange and routing key go.
 #[derive(Debug)]
@@ -50,6 +50,11 @@ impl Resolved {
         let durable = queues.iter().filter(|queue| queue.settings.durable).count() as u32;
         Self { exchange, routing_key, queues, durable }
     }
+
+    /// What messages carry of this.
+    pub fn names(&self) -> Names {
+        Names { exchange: self.exchange.clone(), routing_key: self.routing_key.clone() }
+    }
 }
 
 /// How many dead letters that a dead-letter queue gives up in its turn are carried on in one go.
@@ -72,18 +77,13 @@ impl Vhost {
         let journaled = batch.iter().any(|pending| pending.durable_queues() > 0);
         self.journal_messages(batch, scratch)?;
         outcomes.clear();
-        let messages: Vec<(Arc<Message>, Arc<Resolved>)> = batch
-            .drain(..)
-            .map(|Pending { message, resolved }| {
-                outcomes.push(match resolved.queues.len() {
-                    0 => Outcome::Unroutable,
-                    queues => Outcome::Routed(queues.min(usize::from(u16::MAX)) as u16),
-                });
-                (Arc::new(message), resolved)
-            })
-            .collect();
+        outcomes.extend(batch.iter().map(|pending| match pending.resolved.queues.len() {
+            0 => Outcome::Unroutable,
+            queues => Outcome::Routed(queues.min(usize::from(u16::MAX)) as u16),
+        }));
         crash_point("publish.before_enqueue");
-        enqueue_all(&messages, outcomes, work);
+        enqueue_all(batch, outcomes, work);
+        batch.clear();
         crash_point("publish.enqueued");
         self.finish(work);
         Ok(journaled.then(|| self.shared.store.end()))
@@ -107,18 +107,14 @@ impl Vhost {
     }
 
     /// Publishes a line of the broker's own log, to those who asked for it. Nothing of it is stored.
-    pub fn publish_log(self: &Arc<Self>, routing_key: &RoutingKey, line: String, work: &mut Work) {
+    pub fn publish_log(self: &Arc<Self>, routing_key: &RoutingKey, line: &str, work: &mut Work) {
         let no_headers = Box::new(Table::new());
         let routable = Routable { key: routing_key.as_str(), further_keys: &[], headers: &no_headers };
         let resolved = self.resolve(Publisher::Broker, LOG_EXCHANGE, &routable, &mut Route::default());
         let Ok((resolved, _)) = resolved else { return };
-        let message = Arc::new(Message {
-            exchange: resolved.exchange.clone(),
-            routing_key: routing_key.clone(),
-            published_at_ms: work.now_ms,
-            body: line.into(),
-            ..Message::default()
-        });
+        let head =
+            Head { names: Arc::new(resolved.names()), published_at_ms: work.now_ms, ..Head::default() };
+        let message = Message::new(head, line.as_bytes());
         for queue in &resolved.queues {
             queue.enqueue(std::iter::once(&message), None, work, |_, _| {});
         }
@@ -163,31 +159,33 @@ impl Vhost {
 }
 
 /// Locks each queue once for all of its messages.
-fn enqueue_all(messages: &[(Arc<Message>, Arc<Resolved>)], outcomes: &mut [Outcome], work: &mut Work) {
-    if let [(_, first), rest @ ..] = messages
+fn enqueue_all(batch: &[Pending], outcomes: &mut [Outcome], work: &mut Work) {
+    if let [Pending { resolved: first, .. }, rest @ ..] = batch
         && let [queue] = first.queues.as_slice()
-        && rest.iter().all(|(_, resolved)| Arc::ptr_eq(resolved, first))
+        && rest.iter().all(|pending| Arc::ptr_eq(&pending.resolved, first))
     {
-        return enqueue(queue, messages.iter().map(|(message, _)| message), |index| index, outcomes, work);
+        return enqueue(queue, batch.iter().map(|pending| &pending.message), |index| index, outcomes, work);
     }
-    let mut places: Vec<(QueueId, usize, &Arc<Queue>)> = messages
-        .iter()
-        .enumerate()
-        .flat_map(|(index, (_, resolved))| resolved.queues.iter().map(move |queue| (queue.id, index, queue)))
-        .collect();
+    let places = batch.iter().enumerate();
+    let places = places.flat_map(|(index, pending)| {
+        pending.resolved.queues.iter().map(move |queue| (queue.id, index, queue))
+    });
+    let mut places: Vec<(QueueId, usize, &Arc<Queue>)> = places.collect();
     places.sort_unstable_by_key(|(queue, index, _)| (*queue, *index));
     for group in places.chunk_by(|(a, ..), (b, ..)| a == b) {
         let Some((_, _, queue)) = group.first() else { continue };
         let group_messages =
-            group.iter().filter_map(|(_, index, _)| messages.get(*index)).map(|(message, _)| message);
+            group.iter().filter_map(|(_, index, _)| batch.get(*index)).map(|pending| &pending.message);
         let message_index = |index: usize| group.get(index).map_or(usize::MAX, |(_, message, _)| *message);
         enqueue(queue, group_messages, message_index, outcomes, work);
     }
+    // With several queues nobody gives way: one slow consumer would hold up those of the others.
+    work.crowded = None;
 }
 
 fn enqueue<'a>(
     queue: &Arc<Queue>,
-    messages: impl Iterator<Item = &'a Arc<Message>>,
+    messages: impl Iterator<Item = &'a Message>,
     message_index: impl Fn(usize) -> usize,
     outcomes: &mut [Outcome],
     work: &mut Work,

@@ -32,7 +32,7 @@ pub struct Committed {
     /// What must be synced before anybody is told.
     pub position: Position,
     /// The messages in the order in which they were published, each with the number of queues that have it.
-    pub messages: Vec<(Arc<Message>, usize)>,
+    pub messages: Vec<(Message, usize)>,
 }
 
 /// Why a transaction was not carried out. Nothing of it was.
@@ -76,9 +76,9 @@ impl CommitError {
 }
 
 /// A message and where it goes.
-type Routed = (Arc<Message>, Arc<Resolved>);
+type Routed = (Message, Arc<Resolved>);
 /// A message that goes to a queue, by its index in the transaction.
-type Place<'a> = (QueueId, usize, &'a Arc<Message>);
+type Place<'a> = (QueueId, usize, &'a Message);
 
 /// Upper bounds of what things take in a group, in bytes: a message in one queue, which is a varint; an enqueue record,
 /// of which there is one for each run of persistent messages; a settled delivery; the two records of one holder.
@@ -143,10 +143,10 @@ impl Vhost {
 
     fn write_bodies(&self, publishes: &mut Vec<Pending>, now_ms: u64) -> Result<Vec<Routed>, StoreError> {
         for pending in publishes.iter_mut() {
-            pending.message.published_at_ms = now_ms;
+            pending.message.change(|head| head.published_at_ms = now_ms);
         }
         self.journal_messages(publishes, &mut Vec::new())?;
-        Ok(publishes.drain(..).map(|pending| (Arc::new(pending.message), pending.resolved)).collect())
+        Ok(publishes.drain(..).map(|pending| (pending.message, pending.resolved)).collect())
     }
 
     /// Whether all of it can be done.
@@ -161,7 +161,7 @@ impl Vhost {
             let of_queue = places_of(places, queue.queue.id);
             let transient = of_queue.iter().filter(|(.., message)| !message.persistent).count();
             bytes = bytes.saturating_add(RUN_BYTES.saturating_mul(transient + 1));
-            let body_bytes = of_queue.iter().map(|(.., message)| message.body.len() as u64).sum();
+            let body_bytes = of_queue.iter().map(|(.., message)| message.body().len() as u64).sum();
             if !of_queue.is_empty() && !queue.has_room_for(of_queue.len() as u64, body_bytes) {
                 let (queue, vhost) = (queue.queue.name.clone(), self.name.clone());
                 return Err(CommitError::QueueFull { queue, vhost });

@@ -218,7 +218,7 @@ impl Conversation {
             exchange: exchange.to_owned(),
             routing_key: routing_key.to_owned(),
             persistent: publish.persistent,
-            body: publish.body.to_vec(),
+            body: publish.body().to_vec(),
         }
     }
 

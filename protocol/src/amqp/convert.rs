@@ -3,6 +3,8 @@
 //! A message keeps the bytes of the protocol that it was published over, and the format beside them. Only what leaves
 //! over the other protocol, or is a dead letter, is encoded anew.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use super::content::{BasicProperties, ContentError};
@@ -37,14 +39,14 @@ pub struct Envelope<'a> {
 ///
 /// A native text that does not fit AMQP's 255 bytes becomes a header `x-` and the property's name, so that it is not
 /// lost.
-pub fn to_amqp(
+pub fn to_amqp<'a>(
     format: PropertiesFormat,
-    properties: &Bytes,
+    properties: &'a [u8],
     envelope: &Envelope<'_>,
-) -> Result<Bytes, PropertiesError> {
+) -> Result<Cow<'a, [u8]>, PropertiesError> {
     let amqp = match format {
-        PropertiesFormat::Amqp => properties.clone(),
-        PropertiesFormat::Native => from_native(properties, envelope)?,
+        PropertiesFormat::Amqp => Cow::Borrowed(properties),
+        PropertiesFormat::Native => Cow::Owned(from_native(properties, envelope)?.into()),
     };
     let mut changes = HeaderChanges::default();
     for (key, value) in envelope.headers {
@@ -57,7 +59,7 @@ pub fn to_amqp(
             changes.remove(CC);
         }
     }
-    if changes.is_empty() { Ok(amqp) } else { Ok(changes.apply(&amqp)?) }
+    if changes.is_empty() { Ok(amqp) } else { Ok(Cow::Owned(changes.apply(&amqp)?.into())) }
 }
 
 /// A message's properties as a native blob (see [`Properties`]). What the native protocol has in the fixed part of its
@@ -65,9 +67,9 @@ pub fn to_amqp(
 /// `cluster_id` is lost, and so are strings' bytes that are not UTF-8.
 ///
 /// Fails if the properties, which AMQP writes shorter, exceed the native limit of 256 KiB.
-pub fn to_native(format: PropertiesFormat, properties: &Bytes) -> Result<Bytes, PropertiesError> {
+pub fn to_native(format: PropertiesFormat, properties: &[u8]) -> Result<Cow<'_, [u8]>, PropertiesError> {
     if format == PropertiesFormat::Native {
-        return Ok(properties.clone());
+        return Ok(Cow::Borrowed(properties));
     }
     let amqp = BasicProperties::decode(properties)?;
     let text = |bytes: Option<&[u8]>| bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
@@ -83,7 +85,7 @@ pub fn to_native(format: PropertiesFormat, properties: &Bytes) -> Result<Bytes, 
         app_id: text(amqp.app_id),
         headers: amqp.visible_headers(),
     };
-    Ok(native.encode()?)
+    Ok(Cow::Owned(native.encode()?.into()))
 }
 
 impl BasicProperties<'_> {

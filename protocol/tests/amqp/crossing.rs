@@ -1,6 +1,5 @@
 //! Messages that cross between the protocols, and dead letters.
 
-use bytes::Bytes;
 use leveret_protocol::amqp::{
     BasicProperties, EncodedTable, Envelope, FieldTable, reply_text, to_amqp, to_native,
 };
@@ -55,7 +54,7 @@ fn an_amqp_message_has_all_its_properties_over_the_native_protocol() {
     let every = header("every property").properties;
     let blob = to_native(PropertiesFormat::Amqp, &every).unwrap();
     assert_eq!(Properties::decode(&blob).unwrap(), native());
-    let none = to_native(PropertiesFormat::Amqp, &Bytes::from_static(&[0, 0])).unwrap();
+    let none = to_native(PropertiesFormat::Amqp, &[0, 0]).unwrap();
     assert!(none.is_empty(), "no properties are an empty blob");
 }
 
@@ -78,7 +77,7 @@ fn a_native_message_has_all_its_properties_over_amqp() {
 
 #[test]
 fn a_native_message_without_anything_is_transient_and_no_more() {
-    let amqp = to_amqp(PropertiesFormat::Native, &Bytes::new(), &Envelope::default()).unwrap();
+    let amqp = to_amqp(PropertiesFormat::Native, &[], &Envelope::default()).unwrap();
     let expected = BasicProperties { delivery_mode: Some(1), ..BasicProperties::default() };
     assert_eq!(BasicProperties::decode(&amqp), Ok(expected));
 }
@@ -105,7 +104,7 @@ fn both_formats_say_the_same_headers() {
 #[test]
 fn cc_keys_of_a_native_message_are_the_header_cc() {
     let envelope = Envelope { cc: &[key("a"), key("b")], ..Envelope::default() };
-    let amqp = to_amqp(PropertiesFormat::Native, &Bytes::new(), &envelope).unwrap();
+    let amqp = to_amqp(PropertiesFormat::Native, &[], &envelope).unwrap();
     let cc = BasicProperties::decode(&amqp).unwrap().publish_attributes().unwrap().cc;
     assert_eq!(cc, [key("a"), key("b")]);
 }
@@ -131,7 +130,8 @@ fn a_dead_letter_has_rabbitmqs_headers_byte_for_byte() {
     };
     let history = history();
     let envelope = Envelope { deaths: Some(&history), ttl_ms: None, ..Envelope::default() };
-    let amqp = to_amqp(PropertiesFormat::Amqp, &published.to_bytes(), &envelope).unwrap();
+    let published = published.to_bytes();
+    let amqp = to_amqp(PropertiesFormat::Amqp, &published, &envelope).unwrap();
     assert_eq!(amqp, bytes_of("table.hex", "the properties of a dead letter"));
 }
 
@@ -140,7 +140,8 @@ fn a_native_dead_letter_has_the_same_headers() {
     let blob = Properties { headers: [("a".to_owned(), Value::Int(7))].into(), ..Properties::default() };
     let history = history();
     let envelope = Envelope { persistent: true, deaths: Some(&history), ..Envelope::default() };
-    let amqp = to_amqp(PropertiesFormat::Native, &blob.encode().unwrap(), &envelope).unwrap();
+    let blob = blob.encode().unwrap();
+    let amqp = to_amqp(PropertiesFormat::Native, &blob, &envelope).unwrap();
     let golden = bytes_of("table.hex", "the properties of a dead letter");
     assert_eq!(
         PropertiesFormat::Amqp.headers(&amqp).unwrap(),
@@ -166,7 +167,7 @@ fn what_the_consumer_said_last_is_a_header_of_ours() {
     history.deaths[0].note = Some("too old".to_owned());
     let headers = [("x-delivery-count", Value::Int(2))];
     let envelope = Envelope { deaths: Some(&history), headers: &headers, ..Envelope::default() };
-    let amqp = to_amqp(PropertiesFormat::Amqp, &Bytes::from_static(&[0, 0]), &envelope).unwrap();
+    let amqp = to_amqp(PropertiesFormat::Amqp, &[0, 0], &envelope).unwrap();
     let headers = PropertiesFormat::Amqp.headers(&amqp).unwrap();
     assert_eq!(headers["x-last-death-note"], Value::from("too old"));
     assert_eq!(headers["x-delivery-count"], Value::Int(2));
@@ -181,7 +182,8 @@ fn native_texts_that_do_not_fit_become_headers() {
         app_id: Some("a".repeat(255)),
         ..Properties::default()
     };
-    let amqp = to_amqp(PropertiesFormat::Native, &blob.encode().unwrap(), &Envelope::default()).unwrap();
+    let blob = blob.encode().unwrap();
+    let amqp = to_amqp(PropertiesFormat::Native, &blob, &Envelope::default()).unwrap();
     let properties = BasicProperties::decode(&amqp).unwrap();
     assert_eq!((properties.correlation_id, properties.kind), (None, None));
     assert_eq!(properties.app_id.map(<[u8]>::len), Some(255));

@@ -87,7 +87,7 @@ fn publishes() -> Vec<Case> {
         assert_eq!((publish.priority, publish.ttl_ms), (parts.priority, parts.ttl_ms));
         assert_eq!(keys(publish.cc), parts.cc);
         assert_eq!(keys(publish.bcc), parts.bcc);
-        assert_eq!((publish.properties, publish.body), (parts.properties, parts.body));
+        assert_eq!((publish.properties(), publish.body()), (parts.properties, parts.body));
     }
     vec![
         Case {

@@ -12,9 +12,10 @@ fn red(format: PropertiesFormat) -> bytes::Bytes {
     let native = Properties { headers, ..Properties::default() }.encode().unwrap();
     match format {
         PropertiesFormat::Native => native,
-        PropertiesFormat::Amqp => {
-            amqp::to_amqp(PropertiesFormat::Native, &native, &Envelope::default()).unwrap()
-        }
+        PropertiesFormat::Amqp => amqp::to_amqp(PropertiesFormat::Native, &native, &Envelope::default())
+            .unwrap()
+            .into_owned()
+            .into(),
     }
 }
 
@@ -49,8 +50,8 @@ fn publishes_and_dead_letters_are_routed_by_the_headers_of_either_format() {
             priority: 0,
             ttl_ms: None,
             properties_format: format,
-            properties: &properties,
-            body: b"body",
+            properties_bytes: properties.len(),
+            content: &[&*properties, b"body"].concat(),
         };
         let mut publisher = Publisher::default();
         let ticket = Ticket { channel: 1, number: None };

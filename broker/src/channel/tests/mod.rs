@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::queue::{ConsumerSpec, Credit, Delivery, Outlet, Recipient, Settings, Verb};
-use crate::store::{Memory, Message, Pins, ProgressReporter, Store};
+use crate::store::{Head, Memory, Message, Pins, ProgressReporter, Store};
 use crate::topology::{DeclareQueue, Topology, VhostLimits};
 
 const CONNECTION: ConnectionId = ConnectionId(1);
@@ -53,7 +53,7 @@ impl Inbox {
 }
 
 fn text(message: &Message) -> String {
-    String::from_utf8(message.body.to_vec()).unwrap()
+    String::from_utf8(message.body().to_vec()).unwrap()
 }
 
 fn name(name: &str) -> QueueName {
@@ -93,10 +93,8 @@ impl World {
     }
 
     fn publish(&mut self, queue: &Arc<Queue>, bodies: &str) {
-        let messages: Vec<_> = bodies
-            .split_whitespace()
-            .map(|body| Arc::new(Message { body: body.to_owned().into(), ..Message::default() }))
-            .collect();
+        let messages: Vec<_> =
+            bodies.split_whitespace().map(|body| Message::new(Head::default(), body.as_bytes())).collect();
         queue.enqueue(messages.iter(), None, &mut self.work, |_, _| {});
         self.vhost.finish(&mut self.work);
     }

@@ -122,7 +122,7 @@ fn publishes_from_other_threads_never_exceed_the_shared_limit_and_all_messages_a
         for queue in &queues {
             scope.spawn(move || {
                 let mut work = Work::default();
-                let message = Arc::new(Message::default());
+                let message = Message::default();
                 for _ in 0..MESSAGES {
                     queue.enqueue(std::iter::once(&message), None, &mut work, |_, _| {});
                     work.aftermath.clear();

@@ -25,8 +25,8 @@ fn publication<'a>(exchange: &'a str, routing_key: &'a str, body: &'a [u8]) -> P
         priority: 0,
         ttl_ms: None,
         properties_format: PropertiesFormat::Native,
-        properties: &[],
-        body,
+        properties_bytes: 0,
+        content: body,
     }
 }
 
@@ -145,7 +145,7 @@ fn mandatory_messages_that_no_queue_has_come_back_with_the_commit() {
     client.channel.collect(&mut client.publisher, silent, false, &world.work).unwrap();
     world.vhost.delete_queue(&name("a"), false, false, CONNECTION).unwrap();
     let returned = client.channel.commit(&mut world.work).unwrap().returned;
-    let returned: Vec<_> = returned.iter().map(|back| (back.routing_key.as_str(), text(back))).collect();
+    let returned: Vec<_> = returned.iter().map(|back| (back.routing_key().as_str(), text(back))).collect();
     assert_eq!(returned, [("nowhere", "x1".to_owned()), ("a", "a1".to_owned())], "its queue is gone by now");
 
     let refused =

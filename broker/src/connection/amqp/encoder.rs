@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
+use leveret_protocol::Outcome;
 use leveret_protocol::amqp::{
     self, Envelope, FRAME_OVERHEAD_BYTES, NO_PROPERTIES, basic, put_body, put_deliver, put_header,
     put_heartbeat, put_method,
 };
-use leveret_protocol::{Outcome, PropertiesFormat};
 
 use super::super::protocol::{Encoder, Unfit};
 use super::get::GetOk;
@@ -35,7 +35,7 @@ impl Encoder<Amqp> for AmqpEncoder {
         buffer: &mut BytesMut,
     ) -> Result<(), Unfit> {
         let Consumer { channel, number, .. } = **consumer;
-        let properties = properties_of(delivery);
+        let properties = properties(delivery);
         if !fits(&properties, self.frame_bytes_max) {
             return Err(Unfit { channel, consumer: number, tag: delivery.tag });
         }
@@ -44,10 +44,10 @@ impl Encoder<Amqp> for AmqpEncoder {
             consumer_tag: &consumer.tag,
             delivery_tag: consumer.ledger.give((!consumer.no_ack).then_some(place)),
             redelivered: delivery.redelivered,
-            exchange: delivery.message.exchange.as_str(),
-            routing_key: delivery.message.routing_key.as_str(),
+            exchange: delivery.message.exchange().as_str(),
+            routing_key: delivery.message.routing_key().as_str(),
         };
-        put_deliver(buffer, channel, &deliver, self.frame_bytes_max, &properties, &delivery.message.body);
+        put_deliver(buffer, channel, &deliver, self.frame_bytes_max, &properties, delivery.message.body());
         Ok(())
     }
 
@@ -56,12 +56,12 @@ impl Encoder<Amqp> for AmqpEncoder {
         let get_ok = basic::GetOk {
             delivery_tag: ledger.give(place),
             redelivered: delivery.redelivered,
-            exchange: delivery.message.exchange.as_str(),
-            routing_key: delivery.message.routing_key.as_str(),
+            exchange: delivery.message.exchange().as_str(),
+            routing_key: delivery.message.routing_key().as_str(),
             message_count: u32::try_from(ready_left).unwrap_or(u32::MAX),
         };
         put_method(buffer, channel, get_ok);
-        put_content(buffer, channel, self.frame_bytes_max, &properties(&delivery), &delivery.message.body);
+        put_content(buffer, channel, self.frame_bytes_max, &properties(&delivery), delivery.message.body());
     }
 
     fn confirms(&mut self, runs: &mut ConfirmRuns, buffer: &mut BytesMut) {
@@ -106,34 +106,25 @@ pub(super) fn fits(properties: &[u8], frame_bytes_max: usize) -> bool {
     FRAME_OVERHEAD_BYTES + HEADER_FIXED_BYTES + properties.len() <= frame_bytes_max
 }
 
-/// As [`properties`], in place if nothing is to be added: of nearly all messages.
-fn properties_of(delivery: &Delivery) -> Cow<'_, [u8]> {
-    let message = &delivery.message;
-    let as_they_came = message.properties_format == PropertiesFormat::Amqp
-        && message.deaths.is_none()
-        && delivery.delivery_count == 0;
-    if as_they_came { Cow::Borrowed(&message.properties) } else { Cow::Owned(properties(delivery).into()) }
-}
-
 /// The properties as a consumer gets them: as they came, unless the broker has something to add.
-pub(super) fn properties(delivery: &Delivery) -> Bytes {
+pub(super) fn properties(delivery: &Delivery) -> Cow<'_, [u8]> {
     message_properties(&delivery.message, delivery.delivery_count)
 }
 
 /// As [`properties`], of a message so many of whose deliveries have failed.
-pub(super) fn message_properties(message: &Message, delivery_count: u32) -> Bytes {
+pub(super) fn message_properties(message: &Message, delivery_count: u32) -> Cow<'_, [u8]> {
     let count = [("x-delivery-count", i64::from(delivery_count).into())];
     let envelope = Envelope {
         persistent: message.persistent,
         priority: message.priority,
         ttl_ms: message.ttl_ms,
-        cc: &message.cc,
-        deaths: message.deaths.as_deref(),
+        cc: message.cc(),
+        deaths: message.deaths(),
         headers: if delivery_count > 0 { &count } else { &[] },
     };
-    amqp::to_amqp(message.properties_format, &message.properties, &envelope).unwrap_or_else(|error| {
+    amqp::to_amqp(message.properties_format, message.properties(), &envelope).unwrap_or_else(|error| {
         // Both were checked when they came. A message without its properties is better than none.
         tracing::error!(%error, "properties could not be converted");
-        Bytes::from_static(NO_PROPERTIES)
+        Cow::Borrowed(NO_PROPERTIES)
     })
 }

@@ -67,7 +67,7 @@ impl AmqpSession {
             );
             return Err(fault(ReplyCode::ContentTooLarge, text));
         }
-        let bytes = properties_bytes.len() + got.delivery.message.body.len();
+        let bytes = properties_bytes.len() + got.delivery.message.body().len();
         drop(properties_bytes);
         if get.no_ack {
             let _ = settle(Verb::Ack);

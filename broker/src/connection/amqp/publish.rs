@@ -19,6 +19,9 @@ use super::reply_to;
 use super::session::{AmqpSession, Applied, PUBLISH_IDS, not_open};
 use crate::channel::{Publication, Ticket};
 
+/// How much memory is kept to put messages together in, in bytes.
+const CONTENT_BYTES_KEPT: usize = 64 * 1024;
+
 impl AmqpSession {
     /// Takes the next message off the buffer if all of it is there, and nothing is in its way. Otherwise its frames, or
     /// whatever comes next, are taken one by one.
@@ -76,6 +79,10 @@ impl AmqpSession {
         let attributes = decoded.publish_attributes().map_err(|error| invalid(decoded, &error))?;
         let open = self.channels.get_mut(&number).ok_or_else(not_open)?;
         let stored = stored_properties(open, properties, decoded, &attributes)?;
+        self.content.clear();
+        self.content.shrink_to(CONTENT_BYTES_KEPT);
+        self.content.extend_from_slice(&stored);
+        self.content.extend_from_slice(body);
         let ticket_number = open.channel.confirms.then(|| open.channel.count_publish());
         let PublishAttributes { persistent, priority, ttl_ms, cc, bcc } = attributes;
         let publication = Publication {
@@ -87,8 +94,8 @@ impl AmqpSession {
             priority,
             ttl_ms,
             properties_format: PropertiesFormat::Amqp,
-            properties: &stored,
-            body,
+            properties_bytes: stored.len(),
+            content: &self.content,
         };
         let ticket = Ticket { channel: number, number: ticket_number };
         let common = &mut self.common;

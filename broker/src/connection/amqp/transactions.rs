@@ -58,13 +58,13 @@ impl AmqpSession {
         let back = basic::Return {
             reply_code: code.into(),
             reply_text: reply_name(code),
-            exchange: message.exchange.as_str(),
-            routing_key: message.routing_key.as_str(),
+            exchange: message.exchange().as_str(),
+            routing_key: message.routing_key().as_str(),
         };
         let mut frames = BytesMut::new();
         put_method(&mut frames, number, back);
         let properties = message_properties(message, 0);
-        put_content(&mut frames, number, self.frame_bytes_max, &properties, &message.body);
+        put_content(&mut frames, number, self.frame_bytes_max, &properties, message.body());
         self.common.outbox.send_frame(frames.freeze(), None);
     }
 }

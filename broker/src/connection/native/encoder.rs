@@ -1,8 +1,9 @@
 //! Outbox -> native frames.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use leveret_protocol::{Confirm, Deliver, DeliverParts, FrameWriter, Keys, RoutingKey, amqp, kind};
 
 use super::super::protocol::{Encoder, Unfit};
@@ -59,13 +60,13 @@ pub(super) fn encode_delivery(
     delivery: &Delivery,
     buffer: &mut BytesMut,
 ) -> usize {
-    let message = &*delivery.message;
-    let deaths = message.deaths.as_ref().and_then(|deaths| deaths.encode().ok()).unwrap_or_default();
+    let message = &delivery.message;
+    let deaths = message.deaths().and_then(|deaths| deaths.encode().ok()).unwrap_or_default();
     let properties =
-        amqp::to_native(message.properties_format, &message.properties).unwrap_or_else(|error| {
+        amqp::to_native(message.properties_format, message.properties()).unwrap_or_else(|error| {
             // AMQP's were checked when they came, but may be longer in the native form than that has room for.
             tracing::warn!(%error, "a message is delivered without its properties");
-            Bytes::new()
+            Cow::Borrowed(&[])
         });
     let deliver = Deliver {
         consumer,
@@ -75,13 +76,13 @@ pub(super) fn encode_delivery(
         priority: (message.priority > 0).then_some(message.priority),
         ttl_ms: message.ttl_ms,
         published_at_ms: message.published_at_ms,
-        exchange: message.exchange.as_str(),
-        routing_key: message.routing_key.as_str(),
+        exchange: message.exchange().as_str(),
+        routing_key: message.routing_key().as_str(),
         cc: Keys::default(),
         deaths: &deaths,
         properties: &properties,
-        body: &message.body,
+        body: message.body(),
     };
-    let cc = message.cc.iter().map(RoutingKey::as_str);
+    let cc = message.cc().iter().map(RoutingKey::as_str);
     DeliverParts { deliver, cc }.encode(channel, buffer)
 }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use leveret_protocol::{
-    Close, Closed, ConsumerCancelled, Control, ControlError, Credit, DataError, Failed, Frame, Outcome,
-    PropertiesFormat, Publish, PublishingPaused, PublishingResumed, ReplyCode, Return, Route, RoutingKey,
-    Settle, SettleParts, kind,
+    Close, Closed, ConsumerCancelled, Control, ControlError, Credit, DataError, Failed, Frame, FrameRef,
+    Outcome, PropertiesFormat, Publish, PublishingPaused, PublishingResumed, ReplyCode, Return, Route,
+    RoutingKey, Settle, SettleParts, kind,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -47,35 +47,12 @@ pub(super) struct Alias {
 impl Session for NativeSession {
     fn apply_all(&mut self, buffer: &mut BytesMut) -> Result<Flow, Violation> {
         self.common.tick();
-        loop {
-            let frame = match Frame::decode(buffer, self.frame_bytes_max) {
-                Ok(Some(frame)) => frame,
-                Ok(None) => break,
-                Err(error) => {
-                    self.common.flush()?;
-                    return Err(Violation::of_connection(ReplyCode::FrameError, error));
-                }
-            };
-            let applied = self.apply(&frame).or_else(|violation| self.close_channel_for(&frame, violation));
-            match applied {
-                Ok(Flow::Continue) if frame.kind >= kind::PUBLISH || self.common.outbox.has_room() => {}
-                // A few bytes can ask for a large message each, so that one buffer of requests could fill the memory.
-                Ok(Flow::Continue | Flow::Full) => {
-                    self.common.flush()?;
-                    return Ok(Flow::Full);
-                }
-                Ok(Flow::Closed) => {
-                    self.common.flush()?;
-                    return Ok(Flow::Closed);
-                }
-                Err(violation) => {
-                    self.common.flush()?;
-                    return Err(violation);
-                }
-            }
-        }
-        self.common.flush()?;
-        Ok(Flow::Continue)
+        let mut rest: &[u8] = buffer;
+        let applied = self.apply_frames(&mut rest);
+        let left = rest.len();
+        buffer.advance(buffer.len() - left);
+        // Whatever came after: what was published before counts.
+        self.common.flush().and(applied)
     }
 
     async fn wait_for_room(&mut self) {
@@ -191,7 +168,23 @@ impl NativeSession {
         }
     }
 
-    fn apply(&mut self, frame: &Frame) -> Result<Flow, Violation> {
+    fn apply_frames(&mut self, rest: &mut &[u8]) -> Result<Flow, Violation> {
+        loop {
+            let split = FrameRef::split_first(rest, self.frame_bytes_max);
+            let split = split.map_err(|error| Violation::of_connection(ReplyCode::FrameError, error))?;
+            let Some((frame, behind)) = split else { return Ok(Flow::Continue) };
+            *rest = behind;
+            let applied = self.apply(&frame).or_else(|violation| self.close_channel_for(&frame, violation));
+            match applied? {
+                Flow::Continue if frame.kind >= kind::PUBLISH || self.common.outbox.has_room() => {}
+                // A few bytes can ask for a large message each, so that one buffer of requests could fill the memory.
+                Flow::Continue | Flow::Full => return Ok(Flow::Full),
+                Flow::Closed => return Ok(Flow::Closed),
+            }
+        }
+    }
+
+    fn apply(&mut self, frame: &FrameRef<'_>) -> Result<Flow, Violation> {
         match frame.kind {
             kind::PUBLISH => self.publish(frame)?,
             kind::SETTLE => self.settle(frame)?,
@@ -214,8 +207,8 @@ impl NativeSession {
         Ok(Flow::Continue)
     }
 
-    fn control(&mut self, frame: &Frame) -> Result<Flow, Violation> {
-        match Control::decode(frame.kind, &frame.payload) {
+    fn control(&mut self, frame: &FrameRef<'_>) -> Result<Flow, Violation> {
+        match Control::decode(frame.kind, frame.payload) {
             Ok(control) => self.request(frame.channel, control),
             Err(ControlError::Malformed { frame: operation, reason, request: Some(request) }) => {
                 let failed = Failed {
@@ -235,8 +228,8 @@ impl NativeSession {
         }
     }
 
-    fn publish(&mut self, frame: &Frame) -> Result<(), Violation> {
-        let publish = Publish::decode(frame.flags, &frame.payload).map_err(malformed)?;
+    fn publish(&mut self, frame: &FrameRef<'_>) -> Result<(), Violation> {
+        let publish = Publish::decode(frame.flags, frame.payload).map_err(malformed)?;
         let held_back = self.common.context.pressure.is_on().then(|| self.held_back());
         let Some(open) = self.channels.get_mut(&frame.channel) else {
             return self.check_closed(frame.channel);
@@ -251,8 +244,7 @@ impl NativeSession {
             },
         };
         self.common.published = true;
-        let (size, max) =
-            (publish.body.len() + publish.properties.len(), self.common.context.limits.message_bytes_max);
+        let (size, max) = (publish.content.len(), self.common.context.limits.message_bytes_max);
         let added = if let Some(held_back) = held_back {
             Err(held_back)
         } else if !registered {
@@ -277,8 +269,8 @@ impl NativeSession {
                         code: ReplyCode::NoRoute,
                         exchange,
                         routing_key,
-                        properties: publish.properties,
-                        body: publish.body,
+                        properties: publish.properties(),
+                        body: publish.body(),
                     };
                     let mut bytes = BytesMut::new();
                     back.encode(frame.channel, &mut bytes);
@@ -294,8 +286,8 @@ impl NativeSession {
         if self.common.publisher.is_full() { self.common.flush() } else { Ok(()) }
     }
 
-    fn settle(&mut self, frame: &Frame) -> Result<(), Violation> {
-        let settle = Settle::decode(frame.flags, &frame.payload).map_err(malformed)?;
+    fn settle(&mut self, frame: &FrameRef<'_>) -> Result<(), Violation> {
+        let settle = Settle::decode(frame.flags, frame.payload).map_err(malformed)?;
         // A client that publishes its result and then acknowledges what it made it from must not lose both to a crash
         // in between: the journal gets them in this order.
         self.common.flush()?;
@@ -336,8 +328,8 @@ impl NativeSession {
         Ok(())
     }
 
-    fn credit(&mut self, frame: &Frame) -> Result<(), Violation> {
-        let credit = Credit::decode(&frame.payload).map_err(malformed)?;
+    fn credit(&mut self, frame: &FrameRef<'_>) -> Result<(), Violation> {
+        let credit = Credit::decode(frame.payload).map_err(malformed)?;
         let Some(open) = self.channels.get_mut(&frame.channel) else {
             return self.check_closed(frame.channel);
         };
@@ -357,7 +349,7 @@ impl NativeSession {
     }
 
     /// Ends the channel that a violation is about, if it is about one.
-    fn close_channel_for(&mut self, frame: &Frame, violation: Violation) -> Result<Flow, Violation> {
+    fn close_channel_for(&mut self, frame: &FrameRef<'_>, violation: Violation) -> Result<Flow, Violation> {
         if violation.closes == leveret_protocol::Closes::Connection {
             return Err(violation);
         }
@@ -398,8 +390,8 @@ fn publication<'a>(
         priority: publish.priority.unwrap_or(0),
         ttl_ms: publish.ttl_ms,
         properties_format: PropertiesFormat::Native,
-        properties: publish.properties,
-        body: publish.body,
+        properties_bytes: publish.properties_bytes,
+        content: publish.content,
     })
 }
 

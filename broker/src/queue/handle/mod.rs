@@ -10,6 +10,7 @@ mod reading;
 mod transaction;
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use leveret_journal::Position;
@@ -33,6 +34,11 @@ pub trait Recipient: Send + Sync + fmt::Debug {
 
     /// The queue is gone, and with it the consumer. Called under the queue's lock, too.
     fn cancelled(&self, reason: &str);
+
+    /// Waits a moment for a client that takes deliveries as fast as it can. `now_ms` as of [`Work`].
+    fn give_way(&self, _now_ms: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// The number of a connection on this broker, never used twice in its life.
@@ -116,6 +122,9 @@ pub struct Work {
     declined: Vec<Position>,
     /// What the queues left to do, for [`crate::topology::Vhost::finish`].
     pub aftermath: Vec<Aftermath>,
+    /// Whom the queue that was published to waits for: a publisher that gives way to it (see [`Recipient::give_way`])
+    /// gets its messages through while they are in the processor's cache, instead of making a backlog of them.
+    pub crowded: Option<Arc<dyn Recipient>>,
 }
 
 impl Work {
@@ -193,7 +202,7 @@ impl Queue {
     /// from, so that a crash leaves it in exactly one of the two queues.
     pub fn enqueue<'a>(
         self: &Arc<Self>,
-        messages: impl Iterator<Item = &'a Arc<Message>>,
+        messages: impl Iterator<Item = &'a Message>,
         with: Option<(QueueId, Seq)>,
         work: &mut Work,
         mut refused: impl FnMut(usize, Option<Refused>),
@@ -207,13 +216,15 @@ impl Queue {
             inner.state.dispatch(work.now_ms, &mut work.effects);
         }
         self.carry_out(&mut inner, work, None);
+        work.crowded =
+            inner.state.waits_for_room_of().and_then(|slot| inner.recipients.get(slot as usize)?.clone());
     }
 
     /// Lets the rules take messages, and collects the records of that. What else follows is in `work.effects`.
     fn admit<'a>(
         &self,
         inner: &mut Inner,
-        messages: impl Iterator<Item = &'a Arc<Message>>,
+        messages: impl Iterator<Item = &'a Message>,
         work: &mut Work,
         refused: &mut impl FnMut(usize, Option<Refused>),
     ) {
@@ -223,7 +234,7 @@ impl Queue {
             let taken = if inner.gone {
                 Err(None)
             } else {
-                inner.state.enqueue(Arc::clone(message), work.now_ms, &mut work.effects).map_err(Some)
+                inner.state.enqueue(message.clone(), work.now_ms, &mut work.effects).map_err(Some)
             };
             let place = message.place.as_ref().filter(|_| durable && message.persistent);
             match (taken, place.map(Place::position)) {

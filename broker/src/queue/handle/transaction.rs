@@ -69,7 +69,7 @@ impl Locked<'_> {
     /// Puts messages in, in order. `refused` is told the index of each that the queue did not take.
     pub fn enqueue<'a>(
         &mut self,
-        messages: impl Iterator<Item = &'a Arc<Message>>,
+        messages: impl Iterator<Item = &'a Message>,
         work: &mut Work,
         mut refused: impl FnMut(usize, Option<Refused>),
     ) {

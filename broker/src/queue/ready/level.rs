@@ -1,13 +1,12 @@
 //! The ready messages of one priority, in the order of their arrival, which is that of their `seq`.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
 use leveret_journal::Position;
 
 use super::{Wanted, shrink_if_sparse};
 use crate::queue::entry::{Entry, NEVER};
-use crate::store::{Content, Message, Pack, Place, STUBS_PER_PACK, Seq, Stub};
+use crate::store::{Message, Pack, Place, STUBS_PER_PACK, Seq, Stub};
 
 /// Fewer entries than this are not packed but lose their messages one by one: packs have a size of their own.
 /// (In tests so few that random operations make packs.)
@@ -135,10 +134,10 @@ impl Level {
     }
 
     /// A message has been read. Gives how much memory it takes, in bytes; nothing, if nobody waits for it any more.
-    pub(super) fn load(&mut self, seq: Seq, message: Arc<Message>) -> u64 {
+    pub(super) fn load(&mut self, seq: Seq, message: Message) -> u64 {
         match self.entry_mut(seq) {
             Some(entry) if !entry.is_loaded() => {
-                entry.content = Content::Loaded(message);
+                entry.load(message);
                 entry.loaded_bytes()
             }
             _ => 0,

@@ -3,7 +3,6 @@
 mod level;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use leveret_journal::Position;
 
@@ -191,7 +190,7 @@ impl Ready {
     }
 
     /// A message has been read.
-    pub(super) fn load(&mut self, seq: Seq, message: Arc<Message>) {
+    pub(super) fn load(&mut self, seq: Seq, message: Message) {
         let at = self.level_of(message.priority);
         let bytes = self.levels.get_mut(at).map_or(0, |level| level.load(seq, message));
         if bytes > 0 {

@@ -20,7 +20,7 @@ fn the_shorter_time_to_live_counts() {
         let mut given: Vec<_> = queue.map(|ttl| ("x-message-ttl", ttl.into())).into_iter().collect();
         given.push(dlx());
         let mut rig = rig(&given);
-        rig.publish_message(Message { ttl_ms: own, ..message("a", START) }).unwrap();
+        rig.publish_message(message("a", START).with(|head| head.ttl_ms = own)).unwrap();
         assert_eq!(rig.state.next_deadline_ms(), expected.map(|ttl| START + ttl));
         let Some(ttl) = expected else { continue };
         rig.tick_at(START + ttl - 1);
@@ -35,9 +35,9 @@ fn the_queue_counts_from_the_arrival_and_the_message_from_its_publish() {
     let mut rig = rig(&[("x-message-ttl", 100.into())]);
     rig.publish_message(message("dead-lettered here", START - 90)).unwrap();
     assert_eq!(rig.state.next_deadline_ms(), Some(START + 100));
-    rig.publish_message(Message { ttl_ms: Some(95), ..message("b", START - 90) }).unwrap();
+    rig.publish_message(message("b", START - 90).with(|head| head.ttl_ms = Some(95))).unwrap();
     assert_eq!(rig.state.purge(&mut rig.fx), 2);
-    rig.publish_message(Message { ttl_ms: Some(95), ..message("c", START - 90) }).unwrap();
+    rig.publish_message(message("c", START - 90).with(|head| head.ttl_ms = Some(95))).unwrap();
     assert_eq!(rig.state.next_deadline_ms(), Some(START + 5));
 }
 
@@ -63,7 +63,8 @@ fn messages_expire_at_the_head_of_their_priority_only() {
     let mut rig = rig(&[dlx(), ("x-max-priority", 5.into())]);
     rig.publish_all("low");
     rig.publish_with_ttl("behind", 10);
-    rig.publish_message(Message { priority: 5, ttl_ms: Some(20), ..message("high", START) }).unwrap();
+    let high = Head { priority: 5, ttl_ms: Some(20), published_at_ms: START, ..Head::default() };
+    rig.publish_message(Message::new(high, b"high")).unwrap();
     assert_eq!(rig.state.next_deadline_ms(), Some(START + 20));
     rig.tick_at(START + 100);
     assert_eq!((rig.dead(), rig.counts()), (dead(&[("high", Expired)]), (2, 0)));
@@ -126,8 +127,8 @@ fn max_length_drops_the_oldest_and_counts_ready_messages_only() {
 #[test]
 fn both_length_limits_apply_and_bytes_are_those_of_the_bodies() {
     let mut rig = rig(&[("x-max-length", 3.into()), ("x-max-length-bytes", 10.into())]);
-    let properties = Bytes::from_static(&[0; 100]);
-    rig.publish_message(Message { properties, ..message("12345", START) }).unwrap();
+    let head = Head { properties_bytes: 100, ..Head::default() };
+    rig.publish_message(Message::new(head, &[0; 105])).unwrap();
     rig.publish_all("12345");
     assert_eq!((rig.state.ready_bytes(), rig.gone()), (10, vec![]));
     rig.publish_all("1");

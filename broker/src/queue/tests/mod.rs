@@ -9,12 +9,11 @@ mod settling;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use leveret_journal::Position;
 use leveret_protocol::{DeathReason, Table, Value};
 
 use super::*;
-use crate::store::{Content, Message, Pins, Seq, Stub};
+use crate::store::{Content, Head, Message, Pins, Seq, Stub};
 
 /// When the tests start, in milliseconds since 1970.
 const START: u64 = 1_000_000;
@@ -48,11 +47,11 @@ fn spec(credit: Credit) -> ConsumerSpec {
 }
 
 fn message(body: &str, now: u64) -> Message {
-    Message { body: Bytes::copy_from_slice(body.as_bytes()), published_at_ms: now, ..Message::default() }
+    Message::new(Head { published_at_ms: now, ..Head::default() }, body.as_bytes())
 }
 
 fn text(message: &Message) -> String {
-    String::from_utf8(message.body.to_vec()).unwrap()
+    String::from_utf8(message.body().to_vec()).unwrap()
 }
 
 /// What a restart finds of a message.
@@ -82,7 +81,7 @@ impl Rig {
     }
 
     fn publish_message(&mut self, message: Message) -> Result<Seq, Refused> {
-        self.state.enqueue(Arc::new(message), self.now, &mut self.fx)
+        self.state.enqueue(message, self.now, &mut self.fx)
     }
 
     fn publish_all(&mut self, bodies: &str) {
@@ -92,11 +91,11 @@ impl Rig {
     }
 
     fn publish_with_ttl(&mut self, body: &str, ttl_ms: u64) {
-        self.publish_message(Message { ttl_ms: Some(ttl_ms), ..message(body, self.now) }).unwrap();
+        self.publish_message(message(body, self.now).with(|head| head.ttl_ms = Some(ttl_ms))).unwrap();
     }
 
     fn publish_with_priority(&mut self, body: &str, priority: u8) {
-        self.publish_message(Message { priority, ..message(body, self.now) }).unwrap();
+        self.publish_message(message(body, self.now).with(|head| head.priority = priority)).unwrap();
     }
 
     fn consumer(&mut self, credit: Credit) -> HolderId {
@@ -150,7 +149,8 @@ impl Rig {
             }
             for (seq, place) in seqs.into_iter().zip(places) {
                 let place = Some(place);
-                self.state.load(seq, Arc::new(Message { place, ..message(&seq.0.to_string(), START) }));
+                let message = message(&seq.0.to_string(), START).with(|head| head.place = place);
+                self.state.load(seq, message);
             }
         }
     }

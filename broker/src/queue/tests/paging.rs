@@ -8,7 +8,7 @@ fn paged(messages: u64) -> Rig {
     let pins = Pins::new(1 << 20);
     for seq in 0..messages {
         let place = Some(pins.pin(Position(seq * 8)));
-        rig.publish_message(Message { place, ..message(&seq.to_string(), START) }).unwrap();
+        rig.publish_message(message(&seq.to_string(), START).with(|head| head.place = place)).unwrap();
     }
     rig.state.short_of_memory(true);
     rig
@@ -28,7 +28,7 @@ fn a_message_that_is_nowhere_else_stays_in_memory_and_keeps_its_turn() {
     let pins = Pins::new(1 << 20);
     for seq in 0..9u64 {
         let place = (seq != 4).then(|| pins.pin(Position(seq * 8)));
-        rig.publish_message(Message { place, ..message(&seq.to_string(), START) }).unwrap();
+        rig.publish_message(message(&seq.to_string(), START).with(|head| head.place = place)).unwrap();
     }
     rig.state.short_of_memory(true);
     assert_eq!(rig.state.loaded_bytes(), effects::weight(&message("4", START)) as u64);
@@ -48,10 +48,10 @@ fn consumers_wait_until_the_next_message_is_read_and_then_get_all_in_order() {
     assert!(rig.state.wanted().is_none(), "one read at a time");
     let (last, others) = seqs.split_last().unwrap();
     for seq in others {
-        rig.state.load(*seq, Arc::new(message(&seq.0.to_string(), START)));
+        rig.state.load(*seq, message(&seq.0.to_string(), START));
     }
     assert_eq!(rig.bodies(), "0 1", "what is read is delivered, what is not is waited for");
-    rig.state.load(*last, Arc::new(message(&last.0.to_string(), START)));
+    rig.state.load(*last, message(&last.0.to_string(), START));
     rig.state.end_read();
     rig.read();
     assert_eq!(rig.bodies(), "2 3 4 5 6 7 8 9");
@@ -71,7 +71,7 @@ fn what_left_the_queue_while_it_was_read_does_not_come_back() {
     let seqs = rig.state.wanted().unwrap().seqs;
     assert_eq!(rig.state.purge(&mut rig.fx), 5);
     for seq in seqs {
-        rig.state.load(seq, Arc::new(message("late", START)));
+        rig.state.load(seq, message("late", START));
     }
     rig.state.end_read();
     assert_eq!((rig.bodies(), rig.counts(), rig.state.loaded_bytes()), (String::new(), (0, 0), 0));

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use crate::queue::{
     ConnectionId, ConsumerSpec, Credit, Delivery, HolderId, Outlet, Queue, Recipient, Settings, Verb, Work,
 };
-use crate::store::{Memory, Message, Pins, ProgressReporter, Replay, Seq, Store};
+use crate::store::{Head, Memory, Message, Pins, ProgressReporter, Replay, Seq, Store};
 use crate::topology::{
     Alarms, DeclareQueue, Definition, Pending, Resolved, Topology, Vhost, VhostLimits, compact,
 };
@@ -233,13 +233,12 @@ impl World {
                 let mut body = self.next.to_le_bytes().to_vec();
                 body.resize(8 + self.random.below(30) as usize, 7);
                 self.next += 1;
-                let message = Message {
+                let head = Head {
                     persistent: self.random.below(20) != 0,
                     priority: self.random.below(4) as u8,
-                    body: body.into(),
-                    ..Message::default()
+                    ..Head::default()
                 };
-                Pending { message, resolved: Arc::clone(&resolved) }
+                Pending { message: Message::new(head, &body), resolved: Arc::clone(&resolved) }
             })
             .collect();
         for (number, pending) in (first..).zip(&batch) {
@@ -422,7 +421,7 @@ impl World {
 }
 
 fn number(message: &Message) -> u64 {
-    u64::from_le_bytes(*message.body.first_chunk().unwrap())
+    u64::from_le_bytes(*message.body().first_chunk().unwrap())
 }
 
 #[test]

@@ -57,11 +57,11 @@ fn world() -> World {
 #[test]
 fn a_deleted_queue_keeps_no_messages_though_somebody_remembers_it() {
     let World { vhost, queue, mut work, _folder, .. } = world();
-    let message = Arc::new(Message::default());
+    let message = Message::default();
     queue.enqueue(std::iter::once(&message), None, &mut work, |_, _| {});
-    assert_eq!(Arc::strong_count(&message), 2);
+    assert_eq!(message.holders(), 2);
     vhost.delete_queue(&name(), false, false, CONNECTION).unwrap();
-    assert_eq!(Arc::strong_count(&message), 1);
+    assert_eq!(message.holders(), 1);
     drop(queue);
 }
 
@@ -127,7 +127,7 @@ fn the_earlier_of_two_alarms_rings_in_whatever_order_they_come() {
 fn more_can_come_back_at_once_than_one_segment_notes() {
     const MESSAGES: usize = 150_000;
     let World { store, queue, mut work, _folder: folder, .. } = world();
-    let message = Arc::new(Message::default());
+    let message = Message::default();
     queue.enqueue(std::iter::repeat_n(&message, MESSAGES), None, &mut work, |_, _| {});
     let holder = queue.open_passive(&mut work).unwrap();
     for _ in 0..MESSAGES {

@@ -34,7 +34,7 @@ struct Pair {
     holders: Vec<HolderId>,
     pins: Pins,
     /// Every message that can be read back.
-    journal: Vec<Arc<Message>>,
+    journal: Vec<Message>,
     short: bool,
 }
 
@@ -78,7 +78,7 @@ impl Pair {
                 return;
             }
             for (seq, place) in seqs.into_iter().zip(places) {
-                self.state.load(seq, Arc::clone(&self.journal[place.position().0 as usize]));
+                self.state.load(seq, self.journal[place.position().0 as usize].clone());
             }
         }
     }
@@ -87,7 +87,7 @@ impl Pair {
     fn check_memory(&self) {
         let anywhere = |item: &&reference::Item| {
             let journaled = usize::from(item.message.place.is_some());
-            Arc::strong_count(&item.message) > 1 + journaled
+            item.message.holders() > 1 + journaled
         };
         let weight: usize =
             self.model.all().filter(anywhere).map(|item| effects::weight(&item.message)).sum();
@@ -205,14 +205,13 @@ impl Pair {
 
     fn publish(&mut self, length: usize, ttl_ms: Option<u64>, age_ms: u64, priority: u8, stored: bool) {
         let published_at_ms = self.now - age_ms;
-        let body = Bytes::from(vec![0; length]);
         let place = stored.then(|| self.pins.pin(Position(self.journal.len() as u64)));
-        let message = Message { priority, ttl_ms, published_at_ms, body, place, ..Message::default() };
-        let message = Arc::new(message);
+        let head = Head { published_at_ms, ttl_ms, place, priority, ..Head::default() };
+        let message = Message::new(head, &vec![0; length]);
         if stored {
-            self.journal.push(Arc::clone(&message));
+            self.journal.push(message.clone());
         }
-        let result = self.state.enqueue(Arc::clone(&message), self.now, &mut self.fx);
+        let result = self.state.enqueue(message.clone(), self.now, &mut self.fx);
         let mut deliveries = self.take_deliveries();
         let expected = self.model.enqueue(&message, self.now, &mut deliveries);
         assert!(deliveries.is_empty(), "too many deliveries: {deliveries:?}");
@@ -232,7 +231,7 @@ impl Pair {
         assert_eq!(state.ready(), model.ready().count() as u64);
         assert_eq!(
             state.ready_bytes(),
-            model.ready().map(|item| item.message.body.len() as u64).sum::<u64>()
+            model.ready().map(|item| item.message.body().len() as u64).sum::<u64>()
         );
         assert_eq!(state.unacked(), model.unacked() as u64);
         assert_eq!((state.consumers(), state.in_use()), (model.consumers(), model.consumers() > 0));

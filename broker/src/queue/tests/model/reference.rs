@@ -12,7 +12,7 @@ use crate::queue::{
 use crate::store::{Message, Seq};
 
 pub(super) struct Item {
-    pub(super) message: Arc<Message>,
+    pub(super) message: Message,
     seq: u64,
     deadline_ms: Option<u64>,
     failed: u32,
@@ -113,7 +113,7 @@ impl Model {
 
     pub(super) fn enqueue(
         &mut self,
-        message: &Arc<Message>,
+        message: &Message,
         now: u64,
         deliveries: &mut VecDeque<(usize, Delivery)>,
     ) -> Result<Seq, Refused> {
@@ -406,7 +406,7 @@ impl Model {
         let item = self.items.iter_mut().find(|item| item.seq == seq).unwrap();
         let expected = (tag, Seq(seq), item.redelivered, item.failed);
         assert_eq!((real.tag, real.seq, real.redelivered, real.delivery_count), expected);
-        assert!(Arc::ptr_eq(&real.message, &item.message));
+        assert!(real.message.is(&item.message));
         item.held = Some((at, tag));
         if no_ack {
             self.remove(seq);
@@ -446,12 +446,12 @@ impl Model {
     }
 
     fn length(&self) -> (u64, u64) {
-        (self.ready().count() as u64, self.ready().map(|item| item.message.body.len() as u64).sum())
+        (self.ready().count() as u64, self.ready().map(|item| item.message.body().len() as u64).sum())
     }
 
     fn would_exceed(&self, message: &Message) -> bool {
         let (messages, bytes) = self.length();
-        self.exceeds(messages + 1, bytes + message.body.len() as u64)
+        self.exceeds(messages + 1, bytes + message.body().len() as u64)
     }
 
     fn is_over(&self) -> bool {

@@ -1,0 +1,47 @@
+//! Bars for those who wait, on standard error, and nowhere but on a terminal.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::workload::Workload;
+
+/// How far a run is.
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    /// Milliseconds count, and not messages.
+    timed: bool,
+}
+
+const TEMPLATE: &str = "{prefix}{bar:40} {percent:>3} % {msg}";
+
+impl Progress {
+    /// Of one run.
+    pub(crate) fn of(workload: &Workload) -> Self {
+        let timed = workload.seconds.is_some();
+        let length = match workload.seconds {
+            Some(seconds) => Duration::from_secs_f64(seconds + workload.warm_up).as_millis() as u64,
+            None => workload.messages * workload.copies(),
+        };
+        Self { bar: bar(length), timed }
+    }
+
+    pub(crate) fn show(&self, elapsed: Duration, messages: u64) {
+        self.bar.set_position(if self.timed { elapsed.as_millis() as u64 } else { messages });
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Indicatif draws on standard error, and hides what would not go to a terminal.
+fn bar(length: u64) -> ProgressBar {
+    let bar = ProgressBar::new(length);
+    if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
+        bar.set_style(style);
+    }
+    bar
+}
