@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "the figures are this program's output")]
 
+mod amqp;
 mod backlog;
 mod limits;
 mod load;
@@ -33,6 +34,8 @@ enum Command {
     Limits(limits::Limits),
     /// Load over Leveret's own protocol.
     Native(native::Native),
+    /// Load over AMQP 0-9-1, for Leveret or another broker.
+    Amqp(amqp::Amqp),
     /// A backlog in one durable queue: fill it without a consumer, kill and restart the broker, drain it.
     Backlog(backlog::Backlog),
     /// Many durable queues: declare them, kill and restart the broker.
@@ -46,6 +49,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Limits(limits) => limits.run(),
         Command::Native(native) => native.run(),
+        Command::Amqp(amqp) => amqp.run(),
         Command::Backlog(backlog) => runtime()?.block_on(backlog.run()),
         Command::Queues(queues) => runtime()?.block_on(queues.run()),
         Command::ProbeServer => limits::serve(),

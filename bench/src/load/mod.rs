@@ -13,6 +13,7 @@ mod inbound;
 mod producer;
 mod relay;
 
+pub(crate) mod amqp;
 pub(crate) mod native;
 
 use std::net::TcpStream;
