@@ -4,14 +4,15 @@
 
 mod amqp;
 mod backlog;
+mod compare;
 mod limits;
 mod load;
 mod measure;
 mod native;
 mod native_client;
 mod progress;
-mod publish;
 mod queues;
+mod report;
 mod server;
 mod url;
 mod workload;
@@ -40,6 +41,12 @@ enum Command {
     Backlog(backlog::Backlog),
     /// Many durable queues: declare them, kill and restart the broker.
     Queues(queues::Queues),
+    /// Many connections that do nothing: what each costs.
+    Connections(queues::Connections),
+    /// Leveret, the limits and other brokers in turns, against the targets.
+    Compare(compare::Compare),
+    /// A page from what `compare` found.
+    Report(report::Report),
     /// The other side of the probes of `limits`.
     #[command(hide = true)]
     ProbeServer,
@@ -50,8 +57,11 @@ fn main() -> anyhow::Result<()> {
         Command::Limits(limits) => limits.run(),
         Command::Native(native) => native.run(),
         Command::Amqp(amqp) => amqp.run(),
-        Command::Backlog(backlog) => runtime()?.block_on(backlog.run()),
-        Command::Queues(queues) => runtime()?.block_on(queues.run()),
+        Command::Backlog(backlog) => backlog.run(),
+        Command::Queues(queues) => queues.run(),
+        Command::Connections(connections) => connections.run(),
+        Command::Compare(compare) => compare.run(),
+        Command::Report(report) => report.run(),
         Command::ProbeServer => limits::serve(),
     }
 }

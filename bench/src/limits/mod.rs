@@ -17,7 +17,8 @@ use crate::load::{self, Outcome, Relay, Subject};
 use crate::workload::{Plan, Workload};
 
 use journal::JournalProbe;
-use network::echo;
+pub(crate) use journal::{Layout, measure as journal};
+pub(crate) use network::echo;
 pub(crate) use server::serve;
 
 /// Which limits.
