@@ -7,7 +7,7 @@ use super::run::{
     BROKER, CONFIRM_P50, CONFIRM_P99, DELIVER_P50, DELIVER_P99, DISK, DISK_BATCH, DISK_MESSAGE, ECHO_P50,
     ECHO_P99, PROBE, PUBLISHED, RATE, RESIDENT, Rounds, SYNC_P50, SYNC_P99, Sample, turn,
 };
-use super::{Side, Verdict};
+use super::{Side, Verdict, figure};
 use crate::load::{self, Protocol};
 use crate::measure::clock::Clock;
 use crate::measure::float;
@@ -31,6 +31,11 @@ fn named<const N: usize>(sides: &[Side]) -> anyhow::Result<&[Side; N]> {
     sides.first_chunk().ok_or_else(|| anyhow::anyhow!("a row with {} sides instead of {N}", sides.len()))
 }
 
+/// Two figures of which a ratio was made.
+pub(super) fn over(above: f64, below: f64, unit: &str) -> String {
+    format!("{} / {} {unit}", figure(above), figure(below))
+}
+
 pub(super) fn transient_1k(rounds: &Rounds) -> Found {
     let workload = transient(KIB);
     let sides = rounds.take_turns(&[
@@ -39,10 +44,10 @@ pub(super) fn transient_1k(rounds: &Rounds) -> Found {
     ])?;
     let [relay, leveret] = named(&sides)?;
     let ratio = leveret.median(RATE) / relay.median(RATE).max(1.0);
-    let verdict = Verdict::at_least("Leveret / relay", ratio, 0.7, "x").of(format!(
-        "{:.0} / {:.0} deliveries/s",
+    let verdict = Verdict::at_least("Leveret / relay", ratio, 0.7, "x").of(over(
         leveret.median(RATE),
-        relay.median(RATE)
+        relay.median(RATE),
+        RATE,
     ));
     Ok((sides, vec![verdict]))
 }
@@ -55,7 +60,7 @@ pub(super) fn transient_16(rounds: &Rounds) -> Found {
     ])?;
     let [relay, leveret] = named(&sides)?;
     let verdict = Verdict::at_least("deliveries", leveret.median(RATE), 2e6, "/s")
-        .of(format!("the relay: {:.0}/s", relay.median(RATE)));
+        .of(format!("the relay: {}/s", figure(relay.median(RATE))));
     Ok((sides, vec![verdict]))
 }
 
@@ -83,9 +88,10 @@ pub(super) fn persistent_1k(rounds: &Rounds) -> Found {
             "x",
         )
         .of(format!(
-            "{:.0} / min({:.0}, {journal_limit:.0}) deliveries/s; 0.6 is the aim",
-            leveret.median(RATE),
-            relay.median(RATE)
+            "{} / min({}, {}) deliveries/s; 0.6 is the aim",
+            figure(leveret.median(RATE)),
+            figure(relay.median(RATE)),
+            figure(journal_limit)
         )),
         Verdict::at_least(
             "journal bytes / write and sync at the same batch size",
@@ -94,10 +100,10 @@ pub(super) fn persistent_1k(rounds: &Rounds) -> Found {
             "x",
         )
         .of(format!(
-            "{:.0} / {:.0} MB/s at {:.0} KiB",
-            leveret.median(DISK),
-            journal.median(PROBE),
-            leveret.median(DISK_BATCH)
+            "{} / {} MB/s at {} KiB",
+            figure(leveret.median(DISK)),
+            figure(journal.median(PROBE)),
+            figure(leveret.median(DISK_BATCH))
         )),
     ];
     Ok((sides, verdicts))
@@ -171,7 +177,7 @@ pub(super) fn fan_out(rounds: &Rounds) -> Found {
             0.8,
             "x",
         )
-        .of(format!("{:.0} / {:.0} deliveries/s", ten.median(RATE), one.median(RATE))),
+        .of(over(ten.median(RATE), one.median(RATE), RATE)),
         // Ten bodies would be ten times as much; what ten queues note of a message is small.
         Verdict::at_most(
             "journal bytes for each message, one body of them",
@@ -205,14 +211,14 @@ pub(super) fn slow_consumer(rounds: &Rounds) -> Found {
             0.9,
             "x",
         )
-        .of(format!("{:.0} / {each:.0} deliveries/s", full_slow.median(RATE))),
+        .of(over(full_slow.median(RATE), each, RATE)),
         Verdict::at_most(
             "the fast one's p99, beside a slow one / a fast one",
             one_slow.median(DELIVER_P99) / both.median(DELIVER_P99).max(1.0),
             1.1,
             "x",
         )
-        .of(format!("{:.0} / {:.0} µs", one_slow.median(DELIVER_P99), both.median(DELIVER_P99))),
+        .of(over(one_slow.median(DELIVER_P99), both.median(DELIVER_P99), "µs")),
     ];
     Ok((sides, verdicts))
 }

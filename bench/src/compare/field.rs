@@ -1,5 +1,6 @@
 //! Rows against other people's brokers: the same generator, the same frames.
 
+use super::broker::over;
 use super::rows::Found;
 use super::run::{RATE, Rounds, turn};
 use super::{Against, Verdict};
@@ -43,10 +44,10 @@ fn against(rounds: &Rounds, workload: &Workload, factor: impl Fn(&Against) -> Op
         .zip(&others)
         .map(|(their, (other, factor))| {
             let ratio = ours.median(RATE) / their.median(RATE).max(1.0);
-            Verdict::at_least(format!("Leveret / {}", other.label), ratio, *factor, "x").of(format!(
-                "{:.0} / {:.0} deliveries/s",
+            Verdict::at_least(format!("Leveret / {}", other.label), ratio, *factor, "x").of(over(
                 ours.median(RATE),
-                their.median(RATE)
+                their.median(RATE),
+                RATE,
             ))
         })
         .collect();

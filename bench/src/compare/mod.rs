@@ -16,7 +16,7 @@ use crate::measure::machine::{Machine, Ticks};
 use crate::progress::Progress;
 use crate::report;
 
-pub(crate) use results::{Results, Row, Side, Verdict, figure};
+pub(crate) use results::{Results, Row, Side, Verdict, figure, place};
 use rows::ROWS;
 use run::Rounds;
 

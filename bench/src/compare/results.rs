@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::run::ORDER;
 use crate::measure::machine::Machine;
 use crate::measure::statistics::Series;
 
@@ -76,6 +77,13 @@ impl Verdict {
 }
 
 impl Side {
+    /// The figures in the order in which they are shown.
+    pub(crate) fn in_order(&self) -> Vec<(&String, &Series)> {
+        let mut figures: Vec<_> = self.figures.iter().collect();
+        figures.sort_by_key(|(name, _)| place(name));
+        figures
+    }
+
     /// The median of a figure; 0 if there is none, so that a ratio of it never meets a target.
     pub(crate) fn median(&self, figure: &str) -> f64 {
         self.figures.get(figure).map_or(0.0, |series| series.median)
@@ -89,6 +97,11 @@ impl Results {
         let met = verdicts().filter(|verdict| verdict.met).count();
         format!("{met} of {} targets met", verdicts().count())
     }
+}
+
+/// Where a figure is shown among others: the main ones first, then by name.
+pub(crate) fn place(name: &str) -> (usize, &str) {
+    (ORDER.iter().position(|known| *known == name).unwrap_or(ORDER.len()), name)
 }
 
 /// A figure for people: as many digits as mean something.
@@ -126,8 +139,8 @@ impl fmt::Display for Row {
         writeln!(f, "\n{}: {}", self.name, self.what)?;
         for side in &self.sides {
             let figures: Vec<String> = side
-                .figures
-                .iter()
+                .in_order()
+                .into_iter()
                 .map(|(name, series)| {
                     let range = format!("{}..{}", figure(series.min), figure(series.max));
                     let range = if series.values.len() > 1 { format!(" ({range})") } else { String::new() };

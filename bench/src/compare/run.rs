@@ -56,6 +56,22 @@ pub(super) const SYNC_P99: &str = "sync p99 µs";
 pub(super) const ECHO_P50: &str = "round trip p50 µs";
 pub(super) const ECHO_P99: &str = "round trip p99 µs";
 
+/// The figures in the order in which they are shown; others follow.
+pub(super) const ORDER: [&str; 12] = [
+    RATE,
+    PUBLISHED,
+    BROKER,
+    GENERATOR,
+    RESIDENT,
+    CONFIRM_P50,
+    CONFIRM_P99,
+    DELIVER_P50,
+    DELIVER_P99,
+    DISK,
+    DISK_BATCH,
+    DISK_MESSAGE,
+];
+
 impl Sample {
     pub(super) fn set(mut self, figure: &str, value: f64) -> Self {
         self.figures.insert(figure.to_owned(), value);

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::compare::{Results, Row, Verdict, figure};
+use crate::compare::{Results, Row, Verdict, figure, place};
 
 /// From which results, and where to.
 #[derive(Debug, Args)]
@@ -109,7 +109,7 @@ fn section(row: &Row) -> String {
 /// Every figure of every side.
 fn table(row: &Row) -> String {
     let mut names: Vec<&String> = row.sides.iter().flat_map(|side| side.figures.keys()).collect();
-    names.sort();
+    names.sort_by_key(|name| place(name));
     names.dedup();
     let mut head = String::new();
     for side in &row.sides {
