@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 use anyhow::Context;
 
 use crate::load::Subject;
-use crate::measure::process::Usage;
+use crate::measure::process::{self, Usage};
+use crate::url::Url;
 
 /// A broker to measure.
 pub(crate) struct Server {
@@ -15,6 +16,8 @@ pub(crate) struct Server {
     pub(crate) url: String,
     /// Where it speaks AMQP; empty if it is not our own.
     pub(crate) amqp_url: String,
+    /// Its process, as far as that is known.
+    pid: Option<u32>,
     process: Option<Process>,
 }
 
@@ -28,7 +31,10 @@ impl Server {
     /// The broker at `url`, or a new one with data in a temporary folder.
     pub(crate) fn at(url: Option<String>) -> anyhow::Result<Self> {
         match url {
-            Some(url) => Ok(Self { url, amqp_url: String::new(), process: None }),
+            Some(url) => {
+                let pid = Url::parse(&url)?.port().and_then(process::listener);
+                Ok(Self { url, amqp_url: String::new(), pid, process: None })
+            }
             None => Self::start(&[]),
         }
     }
@@ -78,21 +84,17 @@ impl Server {
         let (url, amqp_url) = (address("leveret")?, address("amqp")?);
         // Keeps reading, so that the broker never waits for somebody to take its log.
         std::thread::spawn(move || lines.for_each(drop));
-        Ok(Self { url, amqp_url, process: Some(Process { child, data }) })
+        Ok(Self { url, amqp_url, pid: Some(child.id()), process: Some(Process { child, data }) })
     }
 
-    /// What the broker has used; nothing if it is not our own.
+    /// What the broker has used; nothing if its process is not known.
     pub(crate) fn usage(&self) -> Option<Usage> {
-        Usage::of(self.process.as_ref()?.child.id())
+        Usage::of(self.pid?)
     }
 
     /// What is observed of it while it works.
     pub(crate) fn subject(&self) -> Subject<'_> {
-        let process = self.process.as_ref();
-        Subject {
-            pid: process.map(|process| process.child.id()),
-            data: process.map(|process| process.data.path()),
-        }
+        Subject { pid: self.pid, data: self.process.as_ref().map(|process| process.data.path()) }
     }
 }
 

@@ -192,7 +192,7 @@ pub(super) fn fan_out(rounds: &Rounds) -> Found {
 
 pub(super) fn slow_consumer(rounds: &Rounds) -> Found {
     let both = Workload { queues: 2, consumers: 2, fan_out: true, rate: Some(20_000), ..persistent() };
-    let one_slow = Workload { slow: Some(100), prefetch: Some(100), ..both.clone() };
+    let one_slow = Workload { slow: Some(100), ..both.clone() };
     let full = Workload { rate: None, ..both.clone() };
     let full_slow = Workload { rate: None, ..one_slow.clone() };
     let sides = rounds.take_turns(&[

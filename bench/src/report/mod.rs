@@ -75,7 +75,7 @@ fn targets(results: &Results) -> String {
     }
     format!(
         "<section><h2>Targets</h2>\n<div class=\"wide\"><table class=\"targets\">\n<thead><tr><th>target</th>\
-         <th>measured</th><th>wanted</th><th></th></tr></thead>\n<tbody>\n{rows}</tbody></table></div></section>\n"
+         <th>measured</th><th>wanted</th></tr></thead>\n<tbody>\n{rows}</tbody></table></div></section>\n"
     )
 }
 
@@ -88,7 +88,7 @@ fn cells(verdict: &Verdict) -> String {
         from => format!("<br><small>{}</small>", escape(from)),
     };
     format!(
-        "<td>{} {unit}{from}</td><td>{sign} {} {unit}</td><td class=\"{class}\">{word}</td>",
+        "<td>{} {unit}{from}</td><td>{sign} {} {unit}<br><span class=\"{class}\">{word}</span></td>",
         figure(*measured),
         figure(*target),
         unit = escape(unit)
