@@ -80,7 +80,7 @@ const HEIGHT: f64 = 220.0;
 const LEFT: f64 = 52.0;
 const BOTTOM: f64 = 24.0;
 const TOP: f64 = 10.0;
-const RIGHT: f64 = 12.0;
+const RIGHT: f64 = 22.0;
 /// The percentiles that have a mark, up to the last that is drawn.
 const MARKS: [f64; 5] = [0.0, 90.0, 99.0, 99.9, 99.99];
 
