@@ -2,15 +2,17 @@
 
 #![allow(clippy::print_stdout, reason = "the figures are this program's output")]
 
+mod amqp;
 mod backlog;
+mod compare;
 mod limits;
 mod load;
 mod measure;
 mod native;
 mod native_client;
 mod progress;
-mod publish;
 mod queues;
+mod report;
 mod server;
 mod url;
 mod workload;
@@ -33,10 +35,18 @@ enum Command {
     Limits(limits::Limits),
     /// Load over Leveret's own protocol.
     Native(native::Native),
+    /// Load over AMQP 0-9-1, for Leveret or another broker.
+    Amqp(amqp::Amqp),
     /// A backlog in one durable queue: fill it without a consumer, kill and restart the broker, drain it.
     Backlog(backlog::Backlog),
     /// Many durable queues: declare them, kill and restart the broker.
     Queues(queues::Queues),
+    /// Many connections that do nothing: what each costs.
+    Connections(queues::Connections),
+    /// Leveret, the limits and other brokers in turns, against the targets.
+    Compare(compare::Compare),
+    /// A page from what `compare` found.
+    Report(report::Report),
     /// The other side of the probes of `limits`.
     #[command(hide = true)]
     ProbeServer,
@@ -46,8 +56,12 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Limits(limits) => limits.run(),
         Command::Native(native) => native.run(),
-        Command::Backlog(backlog) => runtime()?.block_on(backlog.run()),
-        Command::Queues(queues) => runtime()?.block_on(queues.run()),
+        Command::Amqp(amqp) => amqp.run(),
+        Command::Backlog(backlog) => backlog.run(),
+        Command::Queues(queues) => queues.run(),
+        Command::Connections(connections) => connections.run(),
+        Command::Compare(compare) => compare.run(),
+        Command::Report(report) => report.run(),
         Command::ProbeServer => limits::serve(),
     }
 }

@@ -85,6 +85,7 @@ async fn run_async(plan: &Plan, server: &Server) -> anyhow::Result<Outcome> {
         generator: before.1.zip(after.1).map(cost),
         disk: before.2.zip(after.2).map(|(begin, end)| begin.until(end)),
         redelivered: verdict.redelivered,
+        first_delivery: None,
     })
 }
 

@@ -26,8 +26,24 @@ impl Progress {
         Self { bar: bar(length), timed }
     }
 
+    /// Of so many steps.
+    pub(crate) fn steps(count: u64) -> Self {
+        Self { bar: bar(count), timed: false }
+    }
+
     pub(crate) fn show(&self, elapsed: Duration, messages: u64) {
         self.bar.set_position(if self.timed { elapsed.as_millis() as u64 } else { messages });
+    }
+
+    /// Goes one step on, and says what comes.
+    pub(crate) fn step(&self, what: &str) {
+        self.bar.set_message(what.to_owned());
+        self.bar.inc(1);
+    }
+
+    /// A line that stays, between bars.
+    pub(crate) fn say(&self, line: &str) {
+        self.bar.suspend(|| println!("{line}"));
     }
 }
 

@@ -7,12 +7,17 @@ use std::process::{Child, Command, Stdio};
 use anyhow::Context;
 
 use crate::load::Subject;
-use crate::measure::process::Usage;
+use crate::measure::process::{self, Usage};
+use crate::url::Url;
 
 /// A broker to measure.
 pub(crate) struct Server {
     /// Where it listens.
     pub(crate) url: String,
+    /// Where it speaks AMQP; empty if it is not our own.
+    pub(crate) amqp_url: String,
+    /// Its process, as far as that is known.
+    pid: Option<u32>,
     process: Option<Process>,
 }
 
@@ -26,7 +31,10 @@ impl Server {
     /// The broker at `url`, or a new one with data in a temporary folder.
     pub(crate) fn at(url: Option<String>) -> anyhow::Result<Self> {
         match url {
-            Some(url) => Ok(Self { url, process: None }),
+            Some(url) => {
+                let pid = Url::parse(&url)?.port().and_then(process::listener);
+                Ok(Self { url, amqp_url: String::new(), pid, process: None })
+            }
             None => Self::start(&[]),
         }
     }
@@ -55,7 +63,7 @@ impl Server {
         let mut child = Command::new(&program)
             // Without heartbeats, which generators that only wait do not send.
             .args(["--listen", "127.0.0.1:0", "--limits-heartbeat", "0 s"])
-            .args(["--listen-amqp", "none", "--data-dir"])
+            .args(["--listen-amqp", "127.0.0.1:0", "--data-dir"])
             .arg(data.path())
             .args(arguments)
             .stderr(Stdio::piped())
@@ -63,30 +71,30 @@ impl Server {
             .with_context(|| format!("cannot start {}", program.display()))?;
         let log = child.stderr.take().context("the broker has no log")?;
         let mut lines = BufReader::new(log).lines();
-        let url = loop {
-            let line = lines.next().context("the broker ended before it listened")??;
-            if let Some((_, rest)) = line.split_once("leveret://") {
-                let address = rest.split_whitespace().next().unwrap_or(rest);
-                break format!("leveret://guest:guest@{address}");
+        let mut address = |scheme: &str| {
+            loop {
+                let line = lines.next().context("the broker ended before it listened")??;
+                if let Some((_, rest)) = line.split_once(&format!("{scheme}://")) {
+                    let address = rest.split_whitespace().next().unwrap_or(rest);
+                    return anyhow::Ok(format!("{scheme}://guest:guest@{address}"));
+                }
             }
         };
+        // In the order in which it says so.
+        let (url, amqp_url) = (address("leveret")?, address("amqp")?);
         // Keeps reading, so that the broker never waits for somebody to take its log.
         std::thread::spawn(move || lines.for_each(drop));
-        Ok(Self { url, process: Some(Process { child, data }) })
+        Ok(Self { url, amqp_url, pid: Some(child.id()), process: Some(Process { child, data }) })
     }
 
-    /// What the broker has used; nothing if it is not our own.
+    /// What the broker has used; nothing if its process is not known.
     pub(crate) fn usage(&self) -> Option<Usage> {
-        Usage::of(self.process.as_ref()?.child.id())
+        Usage::of(self.pid?)
     }
 
     /// What is observed of it while it works.
     pub(crate) fn subject(&self) -> Subject<'_> {
-        let process = self.process.as_ref();
-        Subject {
-            pid: process.map(|process| process.child.id()),
-            data: process.map(|process| process.data.path()),
-        }
+        Subject { pid: self.pid, data: self.process.as_ref().map(|process| process.data.path()) }
     }
 }
 

@@ -31,6 +31,11 @@ impl Url {
         };
         Ok(Self { address, user: user.to_owned(), password: password.to_owned(), vhost })
     }
+
+    /// The port.
+    pub(crate) fn port(&self) -> Option<u16> {
+        self.address.rsplit_once(':')?.1.parse().ok()
+    }
 }
 
 #[cfg(test)]
@@ -43,7 +48,7 @@ mod tests {
         let expected = ("broker:5673", "me", "secret", "/");
         assert_eq!((&*url.address, &*url.user, &*url.password, &*url.vhost), expected);
         let url = Url::parse("leveret://127.0.0.1:1/work").unwrap();
-        assert_eq!((&*url.user, &*url.vhost), ("guest", "work"));
+        assert_eq!((&*url.user, &*url.vhost, url.port()), ("guest", "work", Some(1)));
         assert_eq!(Url::parse("amqp://localhost").unwrap().address, "localhost:5672");
         for bad in ["localhost:5672", "http://localhost", "amqp:///x"] {
             assert!(Url::parse(bad).is_err(), "{bad}");

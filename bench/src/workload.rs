@@ -157,6 +157,12 @@ impl Workload {
         );
         ensure!(self.prefetch() <= PREFETCH_MAX, "--prefetch is at most {PREFETCH_MAX}, as in AMQP");
         ensure!(self.rate != Some(0) && self.slow != Some(0), "a rate is at least 1");
+        if self.slow.is_some() {
+            ensure!(
+                self.fan_out && consumers > 1 && queues >= consumers,
+                "--slow needs --fan-out and queues for all"
+            );
+        }
         ensure!(self.topic.is_none() || queues == 1, "--topic is about one queue");
         if let Some(bindings) = self.topic {
             ensure!(keys <= bindings.max(1), "--keys is at most --topic: other keys have no binding");
@@ -375,6 +381,7 @@ mod tests {
             Workload { producers: 0, ..Workload::default() },
             Workload { ack: Some(Ack::Every(10)), prefetch: Some(9), ..Workload::default() },
             Workload { topic: Some(5), keys: 6, ..Workload::default() },
+            Workload { slow: Some(5), consumers: 2, queues: 2, ..Workload::default() },
         ];
         for workload in bad {
             assert!(workload.check().is_err(), "{workload}");

@@ -7,7 +7,6 @@ mod network;
 mod server;
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, ensure};
@@ -17,7 +16,8 @@ use crate::load::{self, Outcome, Relay, Subject};
 use crate::workload::{Plan, Workload};
 
 use journal::JournalProbe;
-use network::echo;
+pub(crate) use journal::{Layout, measure as journal};
+pub(crate) use network::echo;
 pub(crate) use server::serve;
 
 /// Which limits.
@@ -228,7 +228,7 @@ pub(crate) const PROBE_SERVER: &str = "probe-server";
 
 impl ProbeServer {
     pub(crate) fn start() -> anyhow::Result<Self> {
-        let mut child = Command::new(this_program()?)
+        let mut child = Command::new(std::env::current_exe()?)
             .arg(PROBE_SERVER)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -250,13 +250,5 @@ impl Drop for ProbeServer {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// This program; tests name it, since they are programs of their own.
-fn this_program() -> anyhow::Result<PathBuf> {
-    match std::env::var_os("LEVERET_BENCH_PROGRAM") {
-        Some(program) => Ok(program.into()),
-        None => Ok(std::env::current_exe()?),
     }
 }

@@ -82,7 +82,9 @@ impl<D: Deliveries> Consumer<D> {
                 if let Some(sent_at) = last.filter(|_| measuring && !self.each_latency) {
                     latencies.record(now.saturating_sub(sent_at), 1);
                 }
-                shared.delivered.fetch_add(count, Ordering::Relaxed);
+                if shared.delivered.fetch_add(count, Ordering::Relaxed) == 0 && count > 0 {
+                    shared.first_at.store(now, Ordering::Relaxed);
+                }
             }
         }
         Ok(Got { checkers: self.checkers, delivered_after: latencies })

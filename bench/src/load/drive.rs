@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::consumer::{Consumer, Got};
 use super::frames::Frames;
 use super::producer::{Pace, Producer, Sent};
-use super::{Checker, Protocol, verdict};
+use super::{Checker, Link, Protocol, verdict};
 use crate::measure::clock::Clock;
 use crate::measure::disk::DiskUsage;
 use crate::measure::float;
@@ -29,6 +29,17 @@ pub(crate) struct Subject<'a> {
     pub(crate) pid: Option<u32>,
     /// Where its data is: the disk's figures are given then.
     pub(crate) data: Option<&'a Path>,
+}
+
+/// Which part of a plan is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Producers and consumers at once; what is declared is removed.
+    Both,
+    /// Producers only.
+    Fill,
+    /// Consumers only, of what a `Fill` of the same plan left; what is declared is removed.
+    Drain,
 }
 
 /// What came of a run. Rates and costs are those of the measured time; the counts are of all.
@@ -56,6 +67,8 @@ pub(crate) struct Outcome {
     pub(crate) disk: Option<DiskUsage>,
     /// Deliveries that had been handed out before.
     pub(crate) redelivered: u64,
+    /// When the first delivery came, in seconds of the clock that was given.
+    pub(crate) first_delivery: Option<f64>,
 }
 
 /// What all threads of a run see.
@@ -65,6 +78,8 @@ pub(super) struct Shared {
     pub(super) confirmed: AtomicU64,
     /// Not those of a slow consumer.
     pub(super) delivered: AtomicU64,
+    /// When the first delivery came, in nanoseconds.
+    pub(super) first_at: AtomicU64,
     stopped: AtomicBool,
     measuring: AtomicBool,
     finished: AtomicBool,
@@ -73,6 +88,20 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    fn new(clock: Clock, measuring: bool) -> Self {
+        Self {
+            clock,
+            published: AtomicU64::new(0),
+            confirmed: AtomicU64::new(0),
+            delivered: AtomicU64::new(0),
+            first_at: AtomicU64::new(0),
+            stopped: AtomicBool::new(false),
+            measuring: AtomicBool::new(measuring),
+            finished: AtomicBool::new(false),
+            failure: Mutex::new(None),
+        }
+    }
+
     /// Whether producers are to end.
     pub(super) fn stopped(&self) -> bool {
         self.stopped.load(Ordering::Relaxed)
@@ -109,36 +138,52 @@ pub(crate) fn run<P>(protocol: &P, plan: &Plan, subject: Subject<'_>) -> anyhow:
 where
     P: Protocol,
 {
-    protocol.prepare(plan)?;
-    let outcome = run_prepared(protocol, plan, subject);
+    run_phase(protocol, plan, subject, Phase::Both, Clock::start())
+}
+
+/// Runs a part of a plan. Times count from the start of the clock.
+pub(crate) fn run_phase<P>(
+    protocol: &P,
+    plan: &Plan,
+    subject: Subject<'_>,
+    phase: Phase,
+    clock: Clock,
+) -> anyhow::Result<Outcome>
+where
+    P: Protocol,
+{
+    if phase != Phase::Drain {
+        protocol.prepare(plan)?;
+    }
+    let outcome = run_prepared(protocol, plan, subject, phase, clock);
+    if phase == Phase::Fill {
+        return outcome;
+    }
     let cleaned = protocol.clean(plan);
     let outcome = outcome?;
     cleaned?;
     Ok(outcome)
 }
 
-fn run_prepared<P>(protocol: &P, plan: &Plan, subject: Subject<'_>) -> anyhow::Result<Outcome>
+fn run_prepared<P>(
+    protocol: &P,
+    plan: &Plan,
+    subject: Subject<'_>,
+    phase: Phase,
+    clock: Clock,
+) -> anyhow::Result<Outcome>
 where
     P: Protocol,
 {
     let mut sockets = Vec::new();
     let mut consumers = Vec::new();
-    for consumer in 0..plan.consumers.len() {
+    for consumer in 0..if phase == Phase::Fill { 0 } else { plan.consumers.len() } {
         let (link, deliveries) = protocol.consumer(plan, consumer)?;
         sockets.push(link.stream.try_clone()?);
-        let queues = plan.consumers.get(consumer).map(Vec::as_slice).unwrap_or_default();
-        let slow = plan.workload.slow.filter(|_| plan.is_slow(consumer));
-        consumers.push(Consumer {
-            link,
-            deliveries,
-            ack: plan.workload.ack(),
-            checkers: queues.iter().map(|queue| Checker::new(plan, *queue)).collect(),
-            slow: slow.map(|rate| Duration::from_secs(1) / u32::try_from(rate).unwrap_or(u32::MAX)),
-            each_latency: plan.workload.rate.is_some(),
-        });
+        consumers.push(to_consume(plan, consumer, link, deliveries));
     }
     let mut producers = Vec::new();
-    for producer in 0..plan.producers.len() {
+    for producer in 0..if phase == Phase::Drain { 0 } else { plan.producers.len() } {
         let (link, confirms, lanes) = protocol.producer(plan, producer)?;
         sockets.push(link.stream.try_clone()?);
         producers.push(Producer {
@@ -150,22 +195,44 @@ where
             pace: None,
         });
     }
-    let shared = Shared {
-        clock: Clock::start(),
-        published: AtomicU64::new(0),
-        confirmed: AtomicU64::new(0),
-        delivered: AtomicU64::new(0),
-        stopped: AtomicBool::new(false),
-        measuring: AtomicBool::new(plan.workload.seconds.is_none()),
-        finished: AtomicBool::new(false),
-        failure: Mutex::new(None),
-    };
+    let shared = Shared::new(clock, plan.workload.seconds.is_none());
     pace(plan, &mut producers, shared.clock);
-    let (span, sent, got) = play(plan, &shared, subject, producers, consumers, &sockets);
+    let (span, sent, got) = play(plan, &shared, (subject, phase), producers, consumers, &sockets);
     if let Some(failure) = shared.failure.lock().take() {
         return Err(failure);
     }
-    conclude(plan, &span.context("nothing was measured")?, &sent, got)
+    let sent = if phase == Phase::Drain { vec![filled(plan)?] } else { sent };
+    let mut outcome = conclude(plan, &span.context("nothing was measured")?, &sent, got, phase)?;
+    let first_at = shared.first_at.load(Ordering::Relaxed);
+    outcome.first_delivery = (first_at > 0).then(|| float(first_at) / 1e9);
+    Ok(outcome)
+}
+
+fn to_consume<D>(plan: &Plan, consumer: usize, link: Link, deliveries: D) -> Consumer<D> {
+    let queues = plan.consumers.get(consumer).map(Vec::as_slice).unwrap_or_default();
+    let slow = plan.workload.slow.filter(|_| plan.is_slow(consumer));
+    Consumer {
+        link,
+        deliveries,
+        ack: plan.workload.ack(),
+        checkers: queues.iter().map(|queue| Checker::new(plan, *queue)).collect(),
+        slow: slow.map(|rate| Duration::from_secs(1) / u32::try_from(rate).unwrap_or(u32::MAX)),
+        each_latency: plan.workload.rate.is_some(),
+    }
+}
+
+/// What producers had sent who filled the queues: each its share, to its streams in turn.
+fn filled(plan: &Plan) -> anyhow::Result<Sent> {
+    let mut streams = vec![0; plan.streams.len()];
+    for (producer, own) in plan.producers.iter().enumerate() {
+        let (limit, count) = (plan.limit(producer), own.len() as u64);
+        for (stream, turn) in own.iter().zip(0..) {
+            if let Some(sent) = streams.get_mut(*stream) {
+                *sent = limit / count + u64::from(turn < limit % count);
+            }
+        }
+    }
+    Ok(Sent { streams, confirmed_after: Latencies::new()? })
 }
 
 /// Gives producers their times: all have the same rate, and begin one after the other.
@@ -186,7 +253,7 @@ type Span = (Snapshot, Snapshot);
 fn play<C: super::Confirms, D: super::Deliveries>(
     plan: &Plan,
     shared: &Shared,
-    subject: Subject<'_>,
+    (subject, phase): (Subject<'_>, Phase),
     producers: Vec<Producer<C>>,
     consumers: Vec<Consumer<D>>,
     sockets: &[TcpStream],
@@ -201,7 +268,7 @@ fn play<C: super::Confirms, D: super::Deliveries>(
             .map(|producer| scope.spawn(move || shared.keep(producer.run(shared))))
             .collect();
         let over = || producing.iter().all(thread::ScopedJoinHandle::is_finished);
-        let span = shared.keep(supervise(plan, shared, subject, &over));
+        let span = shared.keep(supervise(plan, shared, (subject, phase), &over));
         shared.stopped.store(true, Ordering::Relaxed);
         shared.finished.store(true, Ordering::Release);
         for socket in sockets {
@@ -217,10 +284,11 @@ fn play<C: super::Confirms, D: super::Deliveries>(
 fn supervise(
     plan: &Plan,
     shared: &Shared,
-    subject: Subject<'_>,
+    (subject, phase): (Subject<'_>, Phase),
     over: &dyn Fn() -> bool,
 ) -> anyhow::Result<Span> {
     let progress = Progress::of(&plan.workload);
+    let started = shared.clock.elapsed();
     let mut begin = Snapshot::take(shared, subject);
     let mut end = None;
     let mut watch = Watch::default();
@@ -229,12 +297,13 @@ fn supervise(
     loop {
         thread::sleep(LOOK);
         watch.look(shared)?;
-        progress.show(shared.clock.elapsed(), shared.delivered.load(Ordering::Relaxed));
         let elapsed = shared.clock.elapsed();
+        let messages = if phase == Phase::Fill { &shared.published } else { &shared.delivered };
+        progress.show(elapsed, messages.load(Ordering::Relaxed));
         if let Some(seconds) = seconds
             && end.is_none()
         {
-            if !shared.measuring() && elapsed >= warm_up {
+            if !shared.measuring() && elapsed >= started + warm_up {
                 begin = Snapshot::take(shared, subject);
                 shared.measuring.store(true, Ordering::Relaxed);
             } else if shared.measuring() && elapsed >= begin.at + seconds {
@@ -244,7 +313,11 @@ fn supervise(
             }
         }
         if over() {
-            let due = shared.published.load(Ordering::Relaxed) * fast_copies(plan);
+            let due = match phase {
+                Phase::Both => shared.published.load(Ordering::Relaxed) * fast_copies(plan),
+                Phase::Fill => 0,
+                Phase::Drain => plan.workload.messages * plan.workload.copies(),
+            };
             if shared.delivered.load(Ordering::Relaxed) >= due {
                 return Ok((begin, end.unwrap_or_else(|| Snapshot::take(shared, subject))));
             }
@@ -311,7 +384,13 @@ impl Snapshot {
     }
 }
 
-fn conclude(plan: &Plan, (begin, end): &Span, sent: &[Sent], got: Vec<Got>) -> anyhow::Result<Outcome> {
+fn conclude(
+    plan: &Plan,
+    (begin, end): &Span,
+    sent: &[Sent],
+    got: Vec<Got>,
+    phase: Phase,
+) -> anyhow::Result<Outcome> {
     let mut streams = vec![0; plan.streams.len()];
     let mut confirmed_after = Latencies::new()?;
     for sent in sent {
@@ -329,7 +408,10 @@ fn conclude(plan: &Plan, (begin, end): &Span, sent: &[Sent], got: Vec<Got>) -> a
     ensure!(seconds > 0.0, "the run was too short to measure");
     let rate = |count: u64| float(count) / seconds;
     let delivered = end.delivered - begin.delivered;
-    let messages = float(delivered) / float(fast_copies(plan).max(1));
+    let messages = match phase {
+        Phase::Fill => float(end.published - begin.published),
+        _ => float(delivered) / float(fast_copies(plan).max(1)),
+    };
     let cost = |begin: Option<Usage>, end: Option<Usage>| {
         begin.zip(end).map(|(begin, end)| begin.cost_until(end, messages))
     };
@@ -348,6 +430,7 @@ fn conclude(plan: &Plan, (begin, end): &Span, sent: &[Sent], got: Vec<Got>) -> a
         generator: cost(begin.generator, end.generator),
         disk: begin.disk.zip(end.disk).map(|(begin, end)| begin.until(end)),
         redelivered: verdict.redelivered,
+        first_delivery: None,
     })
 }
 

@@ -13,6 +13,7 @@ mod inbound;
 mod producer;
 mod relay;
 
+pub(crate) mod amqp;
 pub(crate) mod native;
 
 use std::net::TcpStream;
@@ -20,7 +21,7 @@ use std::net::TcpStream;
 use bytes::BytesMut;
 
 pub(crate) use check::{Checker, Head, verdict};
-pub(crate) use drive::{Outcome, Subject, run};
+pub(crate) use drive::{Outcome, Phase, Subject, run, run_phase};
 pub(crate) use frames::Template;
 pub(crate) use inbound::Inbound;
 pub(crate) use relay::Relay;

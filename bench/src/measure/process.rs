@@ -51,6 +51,33 @@ impl Usage {
     }
 }
 
+/// The process that listens at this port of this machine; nothing if there is none, or if it is another user's.
+pub(crate) fn listener(port: u16) -> Option<u32> {
+    let inode = ["/proc/net/tcp", "/proc/net/tcp6"]
+        .iter()
+        .find_map(|table| listening_inode(&std::fs::read_to_string(table).ok()?, port))?;
+    let socket = format!("socket:[{inode}]");
+    std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let mut files = std::fs::read_dir(entry.path().join("fd")).ok()?.flatten();
+        let holds =
+            files.any(|file| std::fs::read_link(file.path()).is_ok_and(|to| to.as_os_str() == &*socket));
+        holds.then_some(pid)
+    })
+}
+
+/// The kernel's name for "listening" in its tables of sockets.
+const LISTENING: &str = "0A";
+
+fn listening_inode(table: &str, port: u16) -> Option<u64> {
+    table.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (_, local_port) = fields.get(1)?.rsplit_once(':')?;
+        let listens = u16::from_str_radix(local_port, 16) == Ok(port) && fields.get(3) == Some(&LISTENING);
+        if listens { fields.get(9)?.parse().ok() } else { None }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,6 +90,20 @@ mod tests {
         assert_eq!(usage.resident_kib, 2048);
         let later = Usage { cpu_us: 3e6, resident_kib: 4096 };
         assert!((usage.cost_until(later, 1e6).core_us - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn who_listens_is_found() {
+        let listening = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listening.local_addr().unwrap().port();
+        assert_eq!(listener(port), Some(std::process::id()));
+        drop(listening);
+        assert_eq!(listener(port), None);
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
+                     0: 0100007F:1F90 00000000:0000 01 00000000:00000000 00:00000000 00000000  0  0 5 1\n   \
+                     1: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  0  0 77 1\n";
+        assert_eq!(listening_inode(table, 8080), Some(77), "a connection is no listener");
+        assert_eq!(listening_inode(table, 8081), None);
     }
 
     #[test]
