@@ -24,7 +24,7 @@ use super::{
 };
 pub use transaction::Locked;
 
-use crate::store::{Batch, Horizon, Message, Place, QueueId, Recovered, Seq, Store, StoreError, Stub};
+use crate::store::{Batch, Horizon, Message, Place, QueueId, Recovered, Seq, Store, StoreError, Stub, Stubs};
 
 /// Where deliveries to one consumer go.
 pub trait Recipient: Send + Sync + fmt::Debug {
@@ -181,7 +181,10 @@ impl Queue {
         let mut inner = self.inner.lock();
         inner.state.skip_to(content.next);
         inner.horizon = Horizon::recovered(content.horizon.clone(), content.horizon_at);
-        let forget = |stub: Stub| Stub { redelivered: stub.redelivered && !mutant("seen_forgotten"), ..stub };
+        let forget = |stubs: Stubs| match stubs {
+            Stubs::One(stub) if mutant("seen_forgotten") => Stubs::One(Stub { redelivered: false, ..stub }),
+            stubs => stubs,
+        };
         inner.state.restore(content.into_stubs().map(forget), work.now_ms);
         inner.state.dispatch(work.now_ms, &mut work.effects);
         self.carry_out(&mut inner, work, None);

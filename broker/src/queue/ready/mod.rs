@@ -9,7 +9,7 @@ use leveret_journal::Position;
 
 use self::level::Level;
 use super::entry::{Entry, NEVER};
-use crate::store::{Message, Pack, Place, STUBS_PER_PACK, Seq, Stub};
+use crate::store::{Message, Pack, Place, STUBS_PER_PACK, Seq, Stub, Stubs};
 
 /// Deques below this capacity never give memory back.
 const CAPACITY_KEPT: usize = 4096;
@@ -112,18 +112,29 @@ impl Ready {
     }
 
     /// Puts messages in that are only in the journal, in the order of their seqs, and behind all that are there.
-    pub(super) fn put_stubs(&mut self, stubs: impl Iterator<Item = Stub>) {
+    pub(super) fn put_stubs(&mut self, stubs: impl Iterator<Item = Stubs>) {
         let mut waiting: Vec<Vec<Stub>> = self.levels.iter().map(|_| Vec::new()).collect();
-        for stub in stubs {
-            let at = self.level_of(stub.priority);
-            let Some(of_level) = waiting.get_mut(at) else { continue };
-            of_level.push(stub);
-            if of_level.len() == STUBS_PER_PACK {
-                self.put_pack(at, of_level);
+        for stubs in stubs {
+            match (stubs, waiting.as_mut_slice()) {
+                // On the only level a pack stays as it is.
+                (Stubs::Pack(pack), [before]) => {
+                    self.pack(0, before);
+                    self.put_pack(0, pack);
+                }
+                (stubs, waiting) => {
+                    for stub in stubs {
+                        let at = self.level_of(stub.priority);
+                        let Some(of_level) = waiting.get_mut(at) else { continue };
+                        of_level.push(stub);
+                        if of_level.len() == STUBS_PER_PACK {
+                            self.pack(at, of_level);
+                        }
+                    }
+                }
             }
         }
         for (at, mut of_level) in waiting.into_iter().enumerate() {
-            self.put_pack(at, &mut of_level);
+            self.pack(at, &mut of_level);
         }
     }
 
@@ -237,15 +248,20 @@ impl Ready {
     }
 
     /// Packs the stubs, and empties them.
-    fn put_pack(&mut self, at: usize, stubs: &mut Vec<Stub>) {
-        if let (Some(level), Some(pack)) = (self.levels.get_mut(at), Pack::new(&*stubs)) {
-            self.len += pack.count();
-            self.body_bytes += pack.body_bytes();
-            self.stored += pack.count();
-            level.put_pack(pack);
-            self.occupy(at);
+    fn pack(&mut self, at: usize, stubs: &mut Vec<Stub>) {
+        if let Some(pack) = Pack::new(&*stubs) {
+            self.put_pack(at, pack);
         }
         stubs.clear();
+    }
+
+    fn put_pack(&mut self, at: usize, pack: Pack) {
+        let Some(level) = self.levels.get_mut(at) else { return };
+        self.len += pack.count();
+        self.body_bytes += pack.body_bytes();
+        self.stored += pack.count();
+        level.put_pack(pack);
+        self.occupy(at);
     }
 
     /// The deadline of the head of each level that is not empty, highest first.
