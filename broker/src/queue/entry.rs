@@ -101,6 +101,11 @@ impl Entry {
         }
     }
 
+    /// As [`Entry::loaded_bytes`], if its message is in the journal as well.
+    pub(super) fn journaled_bytes(&self) -> u64 {
+        self.content.place().map_or(0, |_| self.loaded_bytes())
+    }
+
     pub(super) fn is_loaded(&self) -> bool {
         matches!(self.content, Content::Loaded(_))
     }

@@ -189,6 +189,11 @@ impl State {
         self.ready.loaded_bytes() + self.unacked_bytes
     }
 
+    /// What those among its ready messages take up that are in the journal as well, in bytes.
+    pub fn journaled_bytes(&self) -> u64 {
+        self.ready.journaled_bytes()
+    }
+
     /// New messages get places from `next` on, unless they would anyway. For a restart: places of messages that have
     /// left the queue are not used again either.
     pub fn skip_to(&mut self, next: Seq) {

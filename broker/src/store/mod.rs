@@ -27,7 +27,7 @@ use tokio::sync::watch;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use horizon::{Horizon, Reach};
-pub use memory::Memory;
+pub use memory::{InMemory, Memory};
 pub use message::{Content, Message};
 pub use moving::Mover;
 pub use pins::{Pins, Place};

@@ -24,7 +24,9 @@ use super::{
 };
 pub use transaction::Locked;
 
-use crate::store::{Batch, Horizon, Message, Place, QueueId, Recovered, Seq, Store, StoreError, Stub, Stubs};
+use crate::store::{
+    Batch, Horizon, InMemory, Message, Place, QueueId, Recovered, Seq, Store, StoreError, Stub, Stubs,
+};
 
 /// Where deliveries to one consumer go.
 pub trait Recipient: Send + Sync + fmt::Debug {
@@ -62,7 +64,7 @@ struct Inner {
     /// The time for which the alarm is set; `u64::MAX` if it is not.
     alarm_ms: u64,
     /// What the store's [`Memory`](crate::store::Memory) thinks that the queue's messages take up, in bytes.
-    accounted_bytes: u64,
+    accounted: InMemory,
     /// A message cannot be read, and nothing is delivered beyond it.
     unreadable: bool,
     /// Set under the lock in the moment in which the queue is decided to go, so that nobody enters it afterwards.
@@ -167,7 +169,7 @@ impl Queue {
             recipients: Vec::new(),
             horizon: Horizon::default(),
             alarm_ms: u64::MAX,
-            accounted_bytes: 0,
+            accounted: InMemory::default(),
             unreadable: false,
             gone: false,
         };

@@ -36,6 +36,8 @@ pub(super) struct Ready {
     body_bytes: u64,
     /// What messages that are in memory take up there.
     loaded_bytes: u64,
+    /// And those among them that are in the journal as well, so that they could go.
+    journaled_bytes: u64,
     /// How many messages are only in the journal.
     stored: u64,
 }
@@ -77,6 +79,7 @@ impl Ready {
             len: 0,
             body_bytes: 0,
             loaded_bytes: 0,
+            journaled_bytes: 0,
             stored: 0,
         }
     }
@@ -95,6 +98,11 @@ impl Ready {
         self.loaded_bytes
     }
 
+    /// What those among them take up that are in the journal as well.
+    pub(super) fn journaled_bytes(&self) -> u64 {
+        self.journaled_bytes
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -106,6 +114,7 @@ impl Ready {
         self.len += 1;
         self.body_bytes += u64::from(entry.body_bytes);
         self.loaded_bytes += entry.loaded_bytes();
+        self.journaled_bytes += entry.journaled_bytes();
         self.stored += u64::from(!entry.is_loaded());
         level.put(entry);
         self.occupy(at);
@@ -207,6 +216,7 @@ impl Ready {
         let bytes = self.levels.get_mut(at).map_or(0, |level| level.load(seq, message));
         if bytes > 0 {
             self.loaded_bytes += bytes;
+            self.journaled_bytes += bytes;
             self.stored -= 1;
         }
     }
@@ -230,12 +240,13 @@ impl Ready {
     /// nobody waits for them.
     pub(super) fn unload(&mut self, awaited: bool) {
         let mut keep_bytes = if awaited { KEPT_BYTES } else { 0 };
-        if self.loaded_bytes <= keep_bytes {
+        if self.journaled_bytes <= keep_bytes {
             return;
         }
         for level in self.levels.iter_mut().rev() {
             let (bytes, messages) = level.unload(keep_bytes);
             self.loaded_bytes -= bytes;
+            self.journaled_bytes -= bytes;
             self.stored += messages;
             keep_bytes = 0;
         }
@@ -281,6 +292,7 @@ impl Ready {
         self.len -= 1;
         self.body_bytes -= u64::from(entry.body_bytes);
         self.loaded_bytes -= entry.loaded_bytes();
+        self.journaled_bytes -= entry.journaled_bytes();
         self.stored -= u64::from(!entry.is_loaded());
         Some(entry)
     }
