@@ -490,6 +490,13 @@ impl Queue {
         if mutant("gone_not_journaled") {
             effects.gone.clear();
         }
+        if mutant("settle_before_publish") && self.settings.durable {
+            let publishes = std::mem::take(batch);
+            effects.gone.chunks_mut(SEQS_PER_RECORD).for_each(|seqs| batch.gone(self.id, seqs));
+            effects.gone.clear();
+            self.write(batch);
+            *batch = publishes;
+        }
         if self.settings.durable {
             for returned in effects.returned.chunks_mut(SEQS_PER_RECORD) {
                 batch.returned(self.id, returned);
