@@ -11,6 +11,7 @@ use std::process::Command;
 use std::time::Instant;
 
 const JOURNAL: &[&str] = &["-p", "leveret-journal", "--features", "faults"];
+const BROKER: &[&str] = &["-p", "leveret-broker", "--features", "faults", "--lib"];
 const SIMULATION: &[&str] = &["-p", "leveret-tests", "--features", "faults", "--test", "simulation"];
 const KILLS: &[&str] = &[
     "-p",
@@ -28,7 +29,7 @@ const KILLS: &[&str] = &[
 const POWER: &[&str] = &["-p", "leveret-tests", "--features", "faults", "--test", "crash", "--", "power"];
 
 /// The mistakes, as `leveret_journal::faults::mutant` knows them, and the tests that are asked in turn.
-const MUTANTS: [(&str, &[&[&str]]); 13] = [
+const MUTANTS: [(&str, &[&[&str]]); 15] = [
     ("synced_too_early", &[JOURNAL, SIMULATION]),
     ("retry_after_failed_sync", &[JOURNAL, SIMULATION]),
     ("failed_sync_ignored", &[JOURNAL, SIMULATION]),
@@ -36,6 +37,8 @@ const MUTANTS: [(&str, &[&[&str]]); 13] = [
     ("no_checksum", &[JOURNAL, SIMULATION]),
     ("zeros_are_a_block", &[JOURNAL, SIMULATION]),
     ("clean_stop_believed_twice", &[JOURNAL, SIMULATION]),
+    ("horizon_forgotten", &[BROKER, SIMULATION]),
+    ("settle_before_publish", &[BROKER, SIMULATION]),
     ("gone_not_journaled", &[SIMULATION, KILLS]),
     ("seen_forgotten", &[SIMULATION, KILLS]),
     ("prefetch_and_one", &[SIMULATION, KILLS]),

@@ -10,7 +10,8 @@ use crate::record;
 
 /// Bytes before a block's first record.
 pub(crate) const BLOCK_HEADER_BYTES: usize = 48;
-const MAGIC: [u8; 4] = *b"LVRB";
+/// The first bytes of every block.
+pub(crate) const MAGIC: [u8; 4] = *b"LVRB";
 /// Where the header's own checksum is: it covers what is before it.
 const HEADER_CHECKSUM_AT: usize = 44;
 

@@ -1,7 +1,7 @@
 //! Power cuts on the core of the broker: from routing to the journal, on a disk in memory that loses what was not
 //! synced, driven step by step by a seed, and compared with a model after every start.
 //!
-//! `LEVERET_SEEDS=100000` sets how many seeds are tried, and `LEVERET_SEED=7` tries that one alone.
+//! `LEVERET_SEEDS=100000` sets how many seeds are tried, `LEVERET_FIRST_SEED` from which on, and `LEVERET_SEED=7` tries that one alone.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -45,19 +45,27 @@ fn whatever_a_power_cut_takes_the_broker_has_what_it_confirmed_and_nothing_that_
         return;
     }
     let began = Instant::now();
+    let start = variable("LEVERET_FIRST_SEED").unwrap_or(0);
     let seeds = variable("LEVERET_SEEDS").unwrap_or(SEEDS_DEFAULT);
     let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
     // A seed that fails says which it is; LEVERET_SEED brings it back.
     let figures = std::thread::scope(|scope| {
         let run = |first: u64| {
             move || {
-                (first..seeds).step_by(threads as usize).map(life::run).fold(Figures::default(), Figures::add)
+                (start + first..start + seeds)
+                    .step_by(threads as usize)
+                    .map(life::run)
+                    .fold(Figures::default(), Figures::add)
             }
         };
         let threads: Vec<_> = (0..threads).map(|first| scope.spawn(run(first))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).fold(Figures::default(), Figures::add)
     });
-    println!("seeds 0 to {}, in {:.1} s: {figures:#?}", seeds - 1, began.elapsed().as_secs_f64());
+    println!(
+        "seeds {start} to {}, in {:.1} s: {figures:#?}",
+        start + seeds - 1,
+        began.elapsed().as_secs_f64()
+    );
     assert!(
         seeds < 500 || figures.least() > 0,
         "something never happened, and so was not tried: {figures:#?}"

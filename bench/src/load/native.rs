@@ -400,7 +400,7 @@ mod tests {
             assert_eq!(frame.whole, template.bytes.len());
             let decoded = leveret_protocol::Publish::decode(frame.flags, frame.payload).unwrap();
             assert!(decoded.persistent);
-            assert_eq!(decoded.body, &template.bytes[template.body_at..]);
+            assert_eq!(decoded.body(), &template.bytes[template.body_at..]);
         }
     }
 

@@ -116,8 +116,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting!("journal.staged_bytes_max", journal.staged_bytes_max: Bytes,
         "How much may wait for the disk; beyond it, publishers wait"),
     setting!("memory.messages_bytes_max", memory.messages_bytes_max: Bytes,
-        "How much memory messages may take up; what is more waits in the journal until consumers are about to \
-         need it. Unless set, a quarter of what the machine or container has, and at most 2 GiB"),
+        "How much memory messages may take up, those in the journal at most 48 MiB of it; what is more waits there \
+         until consumers are about to need it. Unless set, a quarter of what the machine or container has, and at most 2 GiB"),
     setting!("memory.resident_bytes_max", memory.resident_bytes_max: Bytes,
         "While the process has more than this in memory, publishers are held back, and until it has a tenth less. \
          Unless set, four fifths of what the machine or container has"),

@@ -18,6 +18,8 @@ pub(super) struct Entry {
     /// What it takes up in memory because its message is there, in bytes. Kept here, so that whoever moves many entries
     /// need not look at their messages, which are long out of the processor's cache.
     loaded_bytes: u32,
+    /// Whether its message is in the journal: kept here for the same reason.
+    journaled: bool,
     /// How many of its deliveries failed.
     pub(super) failed: u32,
     pub(super) priority: u8,
@@ -35,6 +37,7 @@ impl Entry {
             deadline_ms,
             body_bytes: message.body().len() as u32,
             loaded_bytes: effects::weight(&message) as u32,
+            journaled: message.place.is_some(),
             failed: 0,
             priority: message.priority,
             redelivered: false,
@@ -48,6 +51,7 @@ impl Entry {
             deadline_ms: stub.deadline_ms,
             body_bytes: stub.body_bytes,
             loaded_bytes: 0,
+            journaled: true,
             failed: stub.failed,
             priority: stub.priority,
             redelivered: stub.redelivered,
@@ -106,6 +110,11 @@ impl Entry {
     pub(super) fn load(&mut self, message: Message) {
         self.loaded_bytes = effects::weight(&message) as u32;
         self.content = Content::Loaded(message);
+    }
+
+    /// As [`Entry::loaded_bytes`], if its message is in the journal as well.
+    pub(super) fn journaled_bytes(&self) -> u64 {
+        if self.journaled { self.loaded_bytes() } else { 0 }
     }
 
     pub(super) fn is_loaded(&self) -> bool {

@@ -7,14 +7,14 @@ use leveret_protocol::DeathReason;
 
 use super::consumers::{Consumer, ConsumerSpec, Place, Share, SubscribeError};
 use super::effects::{DeleteReason, Delivery, Effects};
-use super::entry::{Entry, NEVER};
+use super::entry::Entry;
 use super::expiry::{self, Lease};
 use super::holders::{Holder, HolderId, Holders, Role, Serving};
 use super::limits::Limits;
 use super::ready::{Ready, Wanted};
 use super::settings::{Overflow, Settings};
 use super::turns::Turns;
-use crate::store::{Message, Seq, Stub};
+use crate::store::{Message, Seq, Stub, Stubs};
 
 /// One queue: what waits in it, who holds what of it, who gets the next message.
 ///
@@ -117,14 +117,19 @@ impl State {
     }
 
     /// Brings messages back after a restart, in the order of their places, before anything else happens to the queue.
-    pub fn restore(&mut self, stubs: impl Iterator<Item = Stub>, now_ms: u64) {
-        let queue_ttl_ms = self.settings.message_ttl_ms;
+    pub fn restore(&mut self, stubs: impl Iterator<Item = Stubs>, now_ms: u64) {
         let mut next = Seq(self.next_seq);
-        self.ready.put_stubs(stubs.map(|stub| {
-            next = Seq(stub.seq.0.saturating_add(1));
-            let of_queue = queue_ttl_ms.map_or(NEVER, |ttl| expiry::end_ms(stub.arrived_ms, ttl, now_ms));
-            Stub { deadline_ms: stub.deadline_ms.min(of_queue), arrived_ms: 0, ..stub }
-        }));
+        let stubs = stubs.inspect(|stubs| next = Seq(stubs.last().0.saturating_add(1)));
+        match self.settings.message_ttl_ms {
+            None => self.ready.put_stubs(stubs),
+            Some(ttl_ms) => {
+                let with_deadline = |stub: Stub| {
+                    let of_queue = expiry::end_ms(stub.arrived_ms, ttl_ms, now_ms);
+                    Stub { deadline_ms: stub.deadline_ms.min(of_queue), arrived_ms: 0, ..stub }
+                };
+                self.ready.put_stubs(stubs.flatten().map(with_deadline).map(Stubs::One));
+            }
+        }
         self.skip_to(next);
     }
 
@@ -182,6 +187,11 @@ impl State {
     /// What the queue's messages take up in memory, in bytes.
     pub fn loaded_bytes(&self) -> u64 {
         self.ready.loaded_bytes() + self.unacked_bytes
+    }
+
+    /// What those among its ready messages take up that are in the journal as well, in bytes.
+    pub fn journaled_bytes(&self) -> u64 {
+        self.ready.journaled_bytes()
     }
 
     /// New messages get places from `next` on, unless they would anyway. For a restart: places of messages that have

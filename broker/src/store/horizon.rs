@@ -8,6 +8,7 @@
 //!
 //! Each priority has a horizon of its own: what is urgent is delivered far ahead of a backlog that nobody has touched.
 
+use leveret_journal::faults::mutant;
 use leveret_journal::{Position, Synced};
 
 use super::Seq;
@@ -108,7 +109,8 @@ impl Horizon {
 
     /// The horizon as it has to be written again, before the journal loses what is `before` a position.
     pub fn lost_before(&self, before: Position) -> Option<&[Reach]> {
-        (self.written_at < before && !self.staged.is_empty()).then_some(&self.staged)
+        let lost = self.written_at < before && !mutant("horizon_forgotten");
+        (lost && !self.staged.is_empty()).then_some(&self.staged)
     }
 
     /// It was written again, up to `end`.

@@ -2,6 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// What of the budget ready messages that are in the journal take up at most, in bytes. To have more of them in memory is
+/// no faster: they are read ahead of the consumers, and the system keeps the journal's pages for as long as there is room.
+const JOURNALED_BYTES_MAX: u64 = 48 << 20;
+
 /// The one budget of all queues, in bytes of messages that are in memory. Queues account for what they have once a batch.
 ///
 /// A message in several queues counts in each, and what a queue keeps ready for its consumers stays in memory whatever
@@ -10,19 +14,33 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Memory {
     max: u64,
     used: AtomicU64,
+    journaled: AtomicU64,
+}
+
+/// What the messages of a queue take up in memory, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct InMemory {
+    /// All of them.
+    pub bytes: u64,
+    /// Those that wait to be delivered and are in the journal as well.
+    pub journaled_bytes: u64,
 }
 
 impl Memory {
     /// A budget of that many bytes.
     pub fn new(max: u64) -> Self {
-        Self { max, used: AtomicU64::new(0) }
+        Self { max, used: AtomicU64::new(0), journaled: AtomicU64::new(0) }
     }
 
-    /// A queue that had `before` bytes in memory has `now`.
-    pub fn account(&self, before: u64, now: u64) {
-        if before != now {
-            self.used.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
-        }
+    /// A queue that had `before` in memory has `now`.
+    pub fn account(&self, before: InMemory, now: InMemory) {
+        let add = |sum: &AtomicU64, before: u64, now: u64| {
+            if before != now {
+                sum.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
+            }
+        };
+        add(&self.used, before.bytes, now.bytes);
+        add(&self.journaled, before.journaled_bytes, now.journaled_bytes);
     }
 
     /// How much messages take up.
@@ -38,6 +56,25 @@ impl Memory {
 
     /// Whether queues are to let go of what they need not have in memory.
     pub fn is_short(&self) -> bool {
-        self.used() > self.max
+        self.used() > self.max || self.journaled.load(Ordering::Relaxed) > JOURNALED_BYTES_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_the_journal_anyway_gets_a_small_part_of_a_large_budget() {
+        let memory = Memory::new(1 << 30);
+        let transient = InMemory { bytes: 100 << 20, journaled_bytes: 0 };
+        memory.account(InMemory::default(), transient);
+        assert!(!memory.is_short() && !memory.is_scarce());
+        let journaled = InMemory { bytes: 60 << 20, journaled_bytes: 60 << 20 };
+        memory.account(InMemory::default(), journaled);
+        assert!(memory.is_short() && !memory.is_scarce(), "what needs no record gets none for that");
+        memory.account(journaled, InMemory { bytes: 20 << 20, journaled_bytes: 20 << 20 });
+        assert!(!memory.is_short());
+        assert_eq!(memory.used(), 120 << 20);
     }
 }

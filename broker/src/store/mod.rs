@@ -11,6 +11,7 @@ mod moving;
 mod pins;
 mod record;
 mod recovery;
+mod runs;
 mod stub;
 
 #[cfg(test)]
@@ -26,14 +27,14 @@ use tokio::sync::watch;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use horizon::{Horizon, Reach};
-pub use memory::Memory;
+pub use memory::{InMemory, Memory};
 pub use message::{Content, Head, Message, Names, Rare};
 pub use moving::Mover;
 use pins::Pin;
 pub use pins::{Pins, Place};
 pub use record::{Moved, RecordError, kind};
 pub use recovery::{Lost, Recovered, RecoveredQueue, Replay};
-pub use stub::{Pack, STUBS_PER_PACK, Stub};
+pub use stub::{Pack, STUBS_PER_PACK, Stub, Stubs};
 
 /// A queue's number: never used twice in a data directory, so that an old record cannot name a new queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -75,8 +75,12 @@ impl Place {
 
     /// The place of another record, if it is in the same segment.
     pub(super) fn neighbour(&self, position: Position) -> Option<Self> {
-        let inside = (self.segment.start..self.segment.end).contains(&position.0);
-        inside.then(|| Self { position, segment: Arc::clone(&self.segment) })
+        self.is_neighbour(position).then(|| Self { position, segment: Arc::clone(&self.segment) })
+    }
+
+    /// Whether another record is in the same segment.
+    pub(super) fn is_neighbour(&self, position: Position) -> bool {
+        (self.segment.start..self.segment.end).contains(&position.0)
     }
 }
 

@@ -11,16 +11,16 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 use smallvec::SmallVec;
 
 use super::record::{self, MessageHead, RecordError, kind};
-use super::stub::{Pack, STUBS_PER_PACK, Stub};
+use super::runs::{Merged, Run};
+use super::stub::{Pack, Stub, Stubs};
 use super::{Pins, Place, QueueId, Reach, Seq};
 
 /// Takes every record of the journal in order and keeps what is still alive.
 #[derive(Debug)]
 pub struct Replay {
-    pins: Arc<Pins>,
+    places: Places,
     now_ms: u64,
-    /// Messages that queues have yet to take or decline: few at a time, since they do so at once.
-    written: FxHashMap<Position, Written>,
+    written: Untaken,
     queues: FxHashMap<QueueId, RecoveredQueue>,
     /// The journal's first position: what lies before it was reclaimed because nobody needs it.
     first: Position,
@@ -39,12 +39,30 @@ pub struct Lost {
     pub ownerless: usize,
 }
 
+/// Messages that queues have yet to take or decline: few at a time, since they do so at once.
+#[derive(Debug, Default)]
+struct Untaken {
+    /// In the order of their positions, as the journal has them. Some have been taken: those at the front go at once.
+    messages: VecDeque<Written>,
+    /// How many of them have been taken.
+    taken: usize,
+    /// Where the next that is looked for usually is: behind the last that was found.
+    next: usize,
+}
+
 #[derive(Debug)]
 struct Written {
-    place: Place,
+    position: Position,
     head: MessageHead,
     /// How many queues have yet to take or decline it.
     queues: u32,
+}
+
+/// Places of records, most of which are in the same segment as the one before.
+#[derive(Debug)]
+struct Places {
+    pins: Arc<Pins>,
+    last: Option<Place>,
 }
 
 /// What the journal knows.
@@ -57,6 +75,9 @@ pub struct Recovered {
     /// What is missing because it was damaged.
     pub lost: Lost,
 }
+
+/// So many messages that have been taken are kept among the others at least, before it is worth looking for them.
+const TAKEN_MAX: usize = if cfg!(test) { 3 } else { 4096 };
 
 /// One queue's content.
 #[derive(Debug, Default)]
@@ -73,29 +94,13 @@ pub struct RecoveredQueue {
     pub horizon_at: Position,
 }
 
-/// Messages in the order of their seqs.
-#[derive(Debug, Default)]
-struct Run {
-    packs: VecDeque<Settling>,
-    /// Behind the packs, not packed yet.
-    open: VecDeque<Stub>,
-}
-
-/// A pack of which some have been settled.
-#[derive(Debug)]
-struct Settling {
-    pack: Pack,
-    /// Ranges of seqs that are gone (first, one behind the last), none next to another.
-    gone: BTreeMap<u64, u64>,
-}
-
 impl Replay {
     /// A replay at the time `now_ms`, for a journal whose segments `pins` keeps.
     pub fn new(pins: Arc<Pins>, now_ms: u64) -> Self {
         Self {
-            pins,
+            places: Places { pins, last: None },
             now_ms,
-            written: FxHashMap::default(),
+            written: Untaken::default(),
             queues: FxHashMap::default(),
             first: Position::default(),
             definitions: Vec::new(),
@@ -112,9 +117,8 @@ impl Replay {
             kind::MESSAGE => {
                 let head = record::decode_message_head(record.payload)?;
                 if head.queues > 0 {
-                    let place = self.pins.pin(record.position);
-                    self.pins.weigh(record.payload.len().saturating_sub(head.body_bytes as usize));
-                    self.written.insert(record.position, Written { place, head, queues: head.queues });
+                    self.places.pins.weigh(record.payload.len().saturating_sub(head.body_bytes as usize));
+                    self.written.add(Written { position: record.position, head, queues: head.queues });
                 }
             }
             kind::ENQUEUE => self.enqueue(&record::decode_enqueue(record.payload)?)?,
@@ -135,7 +139,7 @@ impl Replay {
             }
             kind::DECLINED => {
                 for position in record::decode_declined(record.payload)? {
-                    self.one_less(position);
+                    self.written.take(position);
                 }
             }
             LOST => {
@@ -162,6 +166,12 @@ impl Replay {
         self.written.len()
     }
 
+    /// How many messages take up memory although all queues may have taken them.
+    #[cfg(test)]
+    pub(super) fn messages_kept(&self) -> usize {
+        self.written.messages.len()
+    }
+
     /// What is alive at the end. Definitions before `definitions_from` are in the checkpoint. `clean` says whether the
     /// last stop was orderly: if not, each message that a queue may have delivered counts as delivered.
     pub fn finish(mut self, definitions_from: Position, clean: bool) -> Recovered {
@@ -177,10 +187,10 @@ impl Replay {
     }
 
     fn enqueue(&mut self, enqueue: &record::Enqueue) -> Result<(), RecordError> {
+        let queue = self.queues.entry(enqueue.queue).or_default();
         for (seq, position) in (enqueue.first.0..).map(Seq).zip(&enqueue.positions) {
-            let queue = self.queues.entry(enqueue.queue).or_default();
-            queue.next = queue.next.max(Seq(seq.0 + 1));
-            let Some(Written { place, head, .. }) = self.written.get(position) else {
+            queue.next = queue.next.max(Seq(seq.0.saturating_add(1)));
+            let Some(head) = self.written.take(*position) else {
                 if *position < self.first {
                     // Its segment was reclaimed, so every queue had settled it before.
                     continue;
@@ -193,15 +203,14 @@ impl Replay {
             };
             queue.take(Stub {
                 seq,
-                place: place.clone(),
+                place: self.places.at(*position),
                 body_bytes: head.body_bytes,
                 priority: head.priority,
                 arrived_ms: enqueue.at_ms,
-                deadline_ms: deadline_ms(head, self.now_ms),
+                deadline_ms: deadline_ms(&head, self.now_ms),
                 failed: 0,
                 redelivered: false,
             });
-            self.one_less(*position);
         }
         Ok(())
     }
@@ -215,7 +224,7 @@ impl Replay {
         queue.leave(seq, Seq(seq.0.saturating_add(1)));
         queue.take(Stub {
             seq,
-            place: self.pins.pin(position),
+            place: self.places.at(position),
             body_bytes: head.body_bytes,
             priority: head.priority,
             arrived_ms: moved.arrived_ms,
@@ -234,15 +243,49 @@ impl Replay {
             }
         }
     }
+}
 
-    /// One queue less will take or decline the message.
-    fn one_less(&mut self, position: Position) {
-        if let Some(written) = self.written.get_mut(&position) {
-            written.queues -= 1;
-            if written.queues == 0 {
-                self.written.remove(&position);
-            }
+impl Untaken {
+    fn len(&self) -> usize {
+        self.messages.len() - self.taken
+    }
+
+    fn add(&mut self, written: Written) {
+        // One that is never taken (the broker ended in between) must not keep all behind it.
+        if self.taken > TAKEN_MAX.max(self.len()) {
+            self.messages.retain(|written| written.queues > 0);
+            self.taken = 0;
         }
+        self.messages.push_back(written);
+    }
+
+    /// One queue takes or declines a message: its head, if it is there.
+    fn take(&mut self, position: Position) -> Option<MessageHead> {
+        let is_it = |at: &usize| self.messages.get(*at).is_some_and(|written| written.position == position);
+        let search = || self.messages.binary_search_by_key(&position, |written| written.position).ok();
+        let at = Some(self.next).filter(is_it).or_else(search)?;
+        let written = self.messages.get_mut(at).filter(|written| written.queues > 0)?;
+        written.queues -= 1;
+        let head = written.head;
+        self.taken += usize::from(written.queues == 0);
+        self.next = at + 1;
+        while self.messages.front().is_some_and(|first| first.queues == 0) {
+            self.messages.pop_front();
+            self.taken -= 1;
+            self.next = self.next.saturating_sub(1);
+        }
+        Some(head)
+    }
+}
+
+impl Places {
+    fn at(&mut self, position: Position) -> Place {
+        let near = self.last.as_ref().and_then(|last| last.neighbour(position));
+        near.unwrap_or_else(|| {
+            let place = self.pins.pin(position);
+            self.last = Some(place.clone());
+            place
+        })
     }
 }
 
@@ -255,23 +298,27 @@ fn deadline_ms(head: &MessageHead, now_ms: u64) -> u64 {
 }
 
 impl RecoveredQueue {
-    /// The stubs of the messages that are in the queue, in order. Memory is given back on the way.
-    pub fn into_stubs(self) -> impl Iterator<Item = Stub> {
+    /// The messages that are in the queue, in order: packed as they are here, where nothing happened to any of a pack.
+    /// Memory is given back on the way.
+    pub fn into_stubs(self) -> impl Iterator<Item = Stubs> {
         let Self { runs, mut returned, horizon, .. } = self;
+        let mut runs = Merged::new(runs);
         let highest = horizon.len().saturating_sub(1);
-        let mut runs: Vec<_> = runs.into_iter().map(|run| run.into_stubs().peekable()).collect();
-        let merged = std::iter::from_fn(move || {
-            let next = |run: &mut std::iter::Peekable<_>| run.peek().map(|stub: &Stub| stub.seq);
-            runs.iter_mut().filter_map(|run| Some((next(run)?, run))).min_by_key(|(seq, _)| *seq)?.1.next()
-        });
-        merged.map(move |mut stub| {
-            if let Some(failed) = returned.remove(&stub.seq) {
-                stub.failed = failed;
-                stub.redelivered = true;
+        let delivered = horizon.iter().map(|reach| reach.delivered).max().unwrap_or_default();
+        std::iter::from_fn(move || {
+            let as_it_was = |pack: &Pack| {
+                delivered <= pack.first() && returned.range(pack.first()..=pack.last()).next().is_none()
+            };
+            let mut next = runs.next(as_it_was)?;
+            if let Stubs::One(stub) = &mut next {
+                if let Some(failed) = returned.remove(&stub.seq) {
+                    stub.failed = failed;
+                    stub.redelivered = true;
+                }
+                let level = usize::from(stub.priority).min(highest);
+                stub.redelivered |= horizon.get(level).is_some_and(|reach| stub.seq < reach.delivered);
             }
-            let level = usize::from(stub.priority).min(highest);
-            stub.redelivered |= horizon.get(level).is_some_and(|reach| stub.seq < reach.delivered);
-            stub
+            Some(next)
         })
     }
 
@@ -302,49 +349,6 @@ impl RecoveredQueue {
     }
 }
 
-impl Run {
-    fn into_stubs(self) -> impl Iterator<Item = Stub> {
-        let packed = self.packs.into_iter().flat_map(|Settling { pack, gone }| {
-            let is_there = move |stub: &Stub| {
-                let before = gone.range(..=stub.seq.0).next_back();
-                before.is_none_or(|(_, end)| *end <= stub.seq.0)
-            };
-            pack.stubs().filter(is_there).collect::<Vec<_>>()
-        });
-        packed.chain(self.open)
-    }
-
-    fn last(&self) -> Option<Seq> {
-        let packed = self.packs.back().map(|settling| settling.pack.last());
-        self.open.back().map(|stub| stub.seq).or(packed)
-    }
-
-    fn take(&mut self, stub: Stub) {
-        if self.open.len() == STUBS_PER_PACK {
-            let pack = Pack::new(&self.open);
-            self.packs.extend(pack.map(|pack| Settling { pack, gone: BTreeMap::new() }));
-            self.open.clear();
-        }
-        self.open.push_back(stub);
-    }
-
-    fn leave(&mut self, first: Seq, end: Seq) {
-        let from = self.open.partition_point(|stub| stub.seq < first);
-        let to = self.open.partition_point(|stub| stub.seq < end);
-        self.open.drain(from..to.max(from));
-        let mut at = self.packs.partition_point(|settling| settling.pack.last() < first);
-        while let Some(settling) = self.packs.get_mut(at)
-            && settling.pack.first() < end
-        {
-            if settling.settle(first.0, end.0) {
-                self.packs.remove(at);
-            } else {
-                at += 1;
-            }
-        }
-    }
-}
-
 impl Lost {
     /// Whether nothing is missing.
     pub fn is_nothing(&self) -> bool {
@@ -355,20 +359,5 @@ impl Lost {
         // Ascending and apart, as the journal is.
         let at = self.ranges.partition_point(|range| range.end <= position);
         self.ranges.get(at).is_some_and(|range| range.contains(&position))
-    }
-}
-
-impl Settling {
-    /// Notes a range as gone; whether nothing is left.
-    fn settle(&mut self, first: u64, end: u64) -> bool {
-        let (mut first, mut end) = (first, end);
-        while let Some((&start, &stop)) = self.gone.range(..=end).next_back()
-            && stop >= first
-        {
-            self.gone.remove(&start);
-            (first, end) = (first.min(start), end.max(stop));
-        }
-        self.gone.insert(first, end);
-        first <= self.pack.first().0 && self.pack.last().0 < end
     }
 }

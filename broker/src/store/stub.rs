@@ -46,6 +46,15 @@ pub struct Pack {
     first_deadline_ms: u64,
 }
 
+/// A message that is only in the journal, or many that follow each other.
+#[derive(Debug)]
+pub enum Stubs {
+    /// One.
+    One(Stub),
+    /// Many.
+    Pack(Pack),
+}
+
 /// What most stubs do not have.
 mod flag {
     pub(super) const REDELIVERED: u8 = 1;
@@ -53,7 +62,12 @@ mod flag {
     pub(super) const PRIORITY: u8 = 4;
     pub(super) const DEADLINE: u8 = 8;
     pub(super) const ARRIVED: u8 = 16;
+    /// It arrived together with the one before.
+    pub(super) const TOGETHER: u8 = 32;
 }
+
+/// What most stubs take, packed.
+const USUAL_BYTES: usize = 8;
 
 /// What differs little from one stub to the next, so that the difference is what is packed.
 #[derive(Debug, Clone, Copy, Default)]
@@ -70,14 +84,14 @@ impl Pack {
         let mut stubs = stubs.into_iter().peekable();
         let first = *stubs.peek()?;
         let (first, first_deadline_ms) = (first.seq, first.deadline_ms);
-        let mut packed = Vec::new();
+        let mut packed = Vec::with_capacity(STUBS_PER_PACK * USUAL_BYTES);
         let mut segments: SmallVec<[Place; 1]> = SmallVec::new();
         let mut before = Before::default();
         let (mut count, mut body_bytes) = (0, 0);
         for stub in stubs {
             count += 1;
             body_bytes += u64::from(stub.body_bytes);
-            if segments.iter().rev().all(|place| place.neighbour(stub.place.position()).is_none()) {
+            if !segments.iter().rev().any(|place| place.is_neighbour(stub.place.position())) {
                 segments.push(stub.place.clone());
             }
             before = pack(stub, before, &mut packed);
@@ -126,6 +140,37 @@ impl Pack {
     }
 }
 
+impl Stubs {
+    /// The place in the queue of the first of them.
+    pub fn first(&self) -> Seq {
+        match self {
+            Self::One(stub) => stub.seq,
+            Self::Pack(pack) => pack.first(),
+        }
+    }
+
+    /// The place in the queue of the last of them.
+    pub fn last(&self) -> Seq {
+        match self {
+            Self::One(stub) => stub.seq,
+            Self::Pack(pack) => pack.last(),
+        }
+    }
+}
+
+impl IntoIterator for Stubs {
+    type Item = Stub;
+    type IntoIter = std::iter::Chain<std::option::IntoIter<Stub>, std::vec::IntoIter<Stub>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        let (one, many) = match self {
+            Self::One(stub) => (Some(stub), Vec::new()),
+            Self::Pack(pack) => (None, pack.stubs().collect()),
+        };
+        one.into_iter().chain(many)
+    }
+}
+
 fn pack(stub: &Stub, before: Before, out: &mut Vec<u8>) -> Before {
     let now = Before { seq: stub.seq.0, position: stub.place.position().0, ..before };
     let has = |condition, flag| if condition { flag } else { 0 };
@@ -133,7 +178,11 @@ fn pack(stub: &Stub, before: Before, out: &mut Vec<u8>) -> Before {
         | has(stub.failed > 0, flag::FAILED)
         | has(stub.priority > 0, flag::PRIORITY)
         | has(stub.deadline_ms != u64::MAX, flag::DEADLINE)
-        | has(stub.arrived_ms > 0, flag::ARRIVED);
+        | match stub.arrived_ms {
+            0 => 0,
+            arrived_ms if arrived_ms == before.arrived_ms => flag::TOGETHER,
+            _ => flag::ARRIVED,
+        };
     out.push(flags);
     put_varint(out, now.seq.wrapping_sub(before.seq));
     put_varint(out, zigzag(now.position, before.position));
@@ -175,7 +224,7 @@ fn unpack(rest: &mut &[u8], before: &mut Before, segments: &[Place]) -> Option<S
         place: segments.iter().find_map(|place| place.neighbour(position))?,
         body_bytes,
         priority,
-        arrived_ms: if flags & flag::ARRIVED != 0 { before.arrived_ms } else { 0 },
+        arrived_ms: if flags & (flag::ARRIVED | flag::TOGETHER) != 0 { before.arrived_ms } else { 0 },
         deadline_ms: if flags & flag::DEADLINE != 0 { before.deadline_ms } else { u64::MAX },
         failed,
         redelivered: flags & flag::REDELIVERED != 0,

@@ -1,11 +1,14 @@
 //! Replays: what the journal says is what the queues get back. And the records' bytes, which must not change.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use leveret_journal::{Position, Record};
 use leveret_protocol::{
     Death, DeathHistory, DeathReason, ExchangeName, PropertiesFormat, QueueName, RoutingKey,
 };
+
+use proptest::prelude::*;
 
 use super::record::{self, kind};
 use super::{Batch, Head, Message, Moved, Names, Pins, QueueId, Rare, Reach, Replay, Seq};
@@ -63,7 +66,7 @@ impl Log {
 
     fn queue_after(&self, queue: QueueId, clean: bool) -> Vec<(String, Option<u32>)> {
         let mut recovered = self.replay().finish(Position::default(), clean);
-        let stubs = recovered.queues.remove(&queue).unwrap_or_default().into_stubs();
+        let stubs = recovered.queues.remove(&queue).unwrap_or_default().into_stubs().flatten();
         stubs
             .map(|stub| {
                 let (kind, payload) = &self.records[stub.place.position().0 as usize / 64 - 1];
@@ -190,6 +193,91 @@ fn a_moved_record_stands_for_all_that_was_known_of_its_message() {
     assert_eq!(log.queue(A)[1], ("1".to_owned(), Some(2)));
     log.write(|batch| batch.returned(A, &mut [(Seq(3), 4)]));
     assert_eq!(log.queue(A)[2], ("3".to_owned(), Some(4)));
+}
+
+/// What may happen to a queue of which everything is replayed.
+#[derive(Debug, Clone)]
+enum Happened {
+    Enqueued(u64),
+    Gone(Vec<u64>),
+    Returned(u64, u32),
+    /// A horizon at so many, and a crash.
+    Interrupted(u64),
+    Moved(u64),
+}
+
+fn happened() -> impl Strategy<Value = Happened> {
+    prop_oneof![
+        (1u64..8).prop_map(Happened::Enqueued),
+        proptest::collection::vec(0u64..40, 1..6).prop_map(Happened::Gone),
+        (0u64..40, 1u32..4).prop_map(|(seq, failed)| Happened::Returned(seq, failed)),
+        (0u64..40).prop_map(Happened::Interrupted),
+        (0u64..40).prop_map(Happened::Moved),
+    ]
+}
+
+proptest! {
+    /// Packs are handed on as they are only where that changes nothing.
+    #[test]
+    fn a_replayed_queue_is_what_happened_to_it(story in proptest::collection::vec(happened(), 1..30)) {
+        let mut log = Log::default();
+        let mut expected: BTreeMap<u64, (Option<u32>, Position)> = BTreeMap::new();
+        let (mut next, mut delivered) = (0, 0);
+        for step in story {
+            match step {
+                Happened::Enqueued(count) => {
+                    let positions: Vec<Position> = (0..count).map(|_| log.message("", 1)).collect();
+                    log.write(|batch| batch.enqueue(A, Seq(next), 5, &positions));
+                    expected.extend((next..).zip(positions.into_iter().map(|position| (None, position))));
+                    next += count;
+                }
+                Happened::Gone(mut seqs) => {
+                    seqs.retain(|seq| expected.remove(seq).is_some());
+                    log.write(|batch| batch.gone(A, &mut seqs.into_iter().map(Seq).collect::<Vec<_>>()));
+                }
+                Happened::Returned(seq, failed) => {
+                    let Some((seen, _)) = expected.get_mut(&seq) else { continue };
+                    *seen = Some(failed);
+                    log.write(|batch| batch.returned(A, &mut [(Seq(seq), failed)]));
+                }
+                Happened::Interrupted(below) => {
+                    let reach = Reach { below: Seq(below.max(delivered)), delivered: Seq(delivered) };
+                    log.write(|batch| batch.horizon(A, Seq(next), &[reach]));
+                    log.write(Batch::interrupted);
+                    delivered = delivered.max(below.min(next));
+                    for (_, (seen, _)) in expected.range_mut(..below.min(next)) {
+                        seen.get_or_insert(0);
+                    }
+                }
+                Happened::Moved(seq) => {
+                    let Some((seen, position)) = expected.get_mut(&seq) else { continue };
+                    let (failed, redelivered) = (seen.unwrap_or(0), seen.is_some());
+                    moved(&mut log, &Moved { queue: A, seq: Seq(seq), arrived_ms: 5, failed, redelivered }, "");
+                    *position = super::tests::position(log.records.len());
+                }
+            }
+        }
+        let mut recovered = log.replay().finish(Position::default(), true);
+        let stubs = recovered.queues.remove(&A).unwrap_or_default().into_stubs().flatten();
+        let found: Vec<_> = stubs
+            .map(|stub| (stub.seq.0, (stub.redelivered.then_some(stub.failed), stub.place.position())))
+            .collect();
+        prop_assert_eq!(found, expected.into_iter().collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_message_that_nobody_took_does_not_keep_those_behind_it() {
+    let mut log = Log::default();
+    let late = log.message("late", 1);
+    for seq in 0..100 {
+        let message = log.message("taken", 1);
+        log.write(|batch| batch.enqueue(A, Seq(seq), 5, &[message]));
+    }
+    assert_eq!(log.replay().messages_held(), 1);
+    assert!(log.replay().messages_kept() < 10);
+    log.write(|batch| batch.enqueue(A, Seq(100), 5, &[late]));
+    assert_eq!(log.queue(A).last(), Some(&("late".to_owned(), None)));
 }
 
 #[test]

@@ -286,7 +286,7 @@ fn recovered_from(disk: &SimDisk) -> Recovered {
     let store = Store::new(journal, pins, Memory::new(u64::MAX), progress);
     let queues = replay.finish(leveret_journal::Position::default(), true).queues;
     let bodies = queues.into_iter().map(|(queue, content)| {
-        let places: Vec<_> = content.into_stubs().map(|stub| stub.place).collect();
+        let places: Vec<_> = content.into_stubs().flatten().map(|stub| stub.place).collect();
         let mut bodies = Vec::new();
         store.read_messages(&places, &mut |_, message| bodies.push(text(&message.unwrap())));
         (queue, bodies)

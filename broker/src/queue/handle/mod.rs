@@ -25,7 +25,9 @@ use super::{
 };
 pub use transaction::Locked;
 
-use crate::store::{Batch, Horizon, Message, Place, QueueId, Recovered, Seq, Store, StoreError, Stub};
+use crate::store::{
+    Batch, Horizon, InMemory, Message, Place, QueueId, Recovered, Seq, Store, StoreError, Stub, Stubs,
+};
 
 /// Where deliveries to one consumer go.
 pub trait Recipient: Send + Sync + fmt::Debug {
@@ -68,7 +70,7 @@ struct Inner {
     /// The time for which the alarm is set; `u64::MAX` if it is not.
     alarm_ms: u64,
     /// What the store's [`Memory`](crate::store::Memory) thinks that the queue's messages take up, in bytes.
-    accounted_bytes: u64,
+    accounted: InMemory,
     /// A message cannot be read, and nothing is delivered beyond it.
     unreadable: bool,
     /// Set under the lock in the moment in which the queue is decided to go, so that nobody enters it afterwards.
@@ -176,7 +178,7 @@ impl Queue {
             recipients: Vec::new(),
             horizon: Horizon::default(),
             alarm_ms: u64::MAX,
-            accounted_bytes: 0,
+            accounted: InMemory::default(),
             unreadable: false,
             gone: false,
         };
@@ -190,7 +192,10 @@ impl Queue {
         let mut inner = self.inner.lock();
         inner.state.skip_to(content.next);
         inner.horizon = Horizon::recovered(content.horizon.clone(), content.horizon_at);
-        let forget = |stub: Stub| Stub { redelivered: stub.redelivered && !mutant("seen_forgotten"), ..stub };
+        let forget = |stubs: Stubs| match stubs {
+            Stubs::One(stub) if mutant("seen_forgotten") => Stubs::One(Stub { redelivered: false, ..stub }),
+            stubs => stubs,
+        };
         inner.state.restore(content.into_stubs().map(forget), work.now_ms);
         inner.state.dispatch(work.now_ms, &mut work.effects);
         self.carry_out(&mut inner, work, None);
@@ -495,6 +500,13 @@ impl Queue {
     fn journal(&self, effects: &mut Effects, batch: &mut Batch) -> Option<Position> {
         if mutant("gone_not_journaled") {
             effects.gone.clear();
+        }
+        if mutant("settle_before_publish") && self.settings.durable {
+            let publishes = std::mem::take(batch);
+            effects.gone.chunks_mut(SEQS_PER_RECORD).for_each(|seqs| batch.gone(self.id, seqs));
+            effects.gone.clear();
+            self.write(batch);
+            *batch = publishes;
         }
         if self.settings.durable {
             for returned in effects.returned.chunks_mut(SEQS_PER_RECORD) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Inner, Queue, QueueGone, Work};
 use crate::queue::{Delivery, Effects, Got, HolderId, Wanted};
+use crate::store::InMemory;
 
 impl Queue {
     /// Takes one message, if there is one.
@@ -91,9 +92,10 @@ impl Queue {
     pub(super) fn account(&self, inner: &mut Inner) {
         let memory = &self.store.memory;
         let account = |inner: &mut Inner| {
-            let bytes = inner.state.loaded_bytes();
-            memory.account(inner.accounted_bytes, bytes);
-            inner.accounted_bytes = bytes;
+            let state = &inner.state;
+            let now = InMemory { bytes: state.loaded_bytes(), journaled_bytes: state.journaled_bytes() };
+            memory.account(inner.accounted, now);
+            inner.accounted = now;
         };
         account(inner);
         let short = memory.is_short();

@@ -28,6 +28,8 @@ pub(super) struct Level {
     /// Messages that came back out of order and whose place is inside the run, and those inside what was packed that
     /// could not be.
     strays: BTreeMap<u64, Entry>,
+    /// Whether one of the strays may be in memory although it need not.
+    strays_to_unload: bool,
 }
 
 impl Level {
@@ -43,6 +45,7 @@ impl Level {
         } else if self.first().is_some_and(|first| entry.seq < first) {
             self.front.push_front(entry);
         } else {
+            self.strays_to_unload = true;
             self.strays.insert(entry.seq.0, entry);
         }
     }
@@ -98,7 +101,13 @@ impl Level {
             !entry.is_loaded() || *ahead_bytes == 0
         };
         let back = self.back.iter().filter(|_| self.packs.is_empty());
-        match in_order(&self.strays, self.front.iter().chain(back)).find(|entry| is_stored(entry)) {
+        let packed = self.packs.front().map(Pack::first);
+        let next = in_order(&self.strays, self.front.iter().chain(back));
+        // Strays behind what is packed do not come before that was read, however many they are.
+        match next
+            .take_while(|entry| packed.is_none_or(|first| entry.seq < first))
+            .find(|entry| is_stored(entry))
+        {
             Some(entry) => !entry.is_loaded(),
             None => !self.packs.is_empty(),
         }
@@ -106,7 +115,7 @@ impl Level {
 
     /// Lists messages among the next ones that are not in memory. Whether `wanted` takes more.
     pub(super) fn want(&mut self, wanted: &mut Wanted) -> bool {
-        let Self { front, packs, back, strays } = self;
+        let Self { front, packs, back, strays, .. } = self;
         let mut strays = strays.values().peekable();
         let mut look_at = |entry: &Entry| {
             while let Some(stray) = strays.next_if(|stray| stray.seq < entry.seq) {
@@ -135,6 +144,7 @@ impl Level {
 
     /// A message has been read. Gives how much memory it takes, in bytes; nothing, if nobody waits for it any more.
     pub(super) fn load(&mut self, seq: Seq, message: Message) -> u64 {
+        self.strays_to_unload = true;
         match self.entry_mut(seq) {
             Some(entry) if !entry.is_loaded() => {
                 entry.load(message);
@@ -202,7 +212,10 @@ impl Level {
         } else {
             self.back.iter_mut().for_each(|entry| freed.unload(entry));
         }
-        self.strays.values_mut().for_each(|entry| freed.unload(entry));
+        // Those that are nowhere else may be many, and are not to be looked at again and again.
+        if std::mem::take(&mut self.strays_to_unload) {
+            self.strays.values_mut().for_each(|entry| freed.unload(entry));
+        }
         (freed.bytes, freed.messages)
     }
 
@@ -313,5 +326,27 @@ impl Freed {
         let bytes = entry.unload();
         self.bytes += bytes;
         self.messages += u64::from(bytes > 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Head, Pins};
+
+    #[test]
+    fn what_is_packed_is_wanted_however_much_there_is_behind_it_that_is_nowhere_but_in_memory() {
+        let pins = Pins::new(1 << 20);
+        let mut level = Level::default();
+        for seq in 0..20 {
+            // From the fifth on they have no records, and stay in memory, strewn over the run.
+            let place = (!(5..15).contains(&seq)).then(|| pins.pin(Position(seq * 8)));
+            let message = Message::new(Head { place, ..Head::default() }, &[0; 1000]);
+            level.put(Entry::new(Seq(seq), message, NEVER));
+        }
+        level.unload(0);
+        assert!(!level.head_is_loaded());
+        assert!(level.wants(&mut 2000), "the head is to be read, or nothing is ever delivered again");
+        assert_eq!(level.pop().map(|entry| entry.seq), Some(Seq(0)));
     }
 }

@@ -8,7 +8,7 @@ use leveret_journal::Position;
 
 use self::level::Level;
 use super::entry::{Entry, NEVER};
-use crate::store::{Message, Pack, Place, STUBS_PER_PACK, Seq, Stub};
+use crate::store::{Message, Pack, Place, STUBS_PER_PACK, Seq, Stub, Stubs};
 
 /// Deques below this capacity never give memory back.
 const CAPACITY_KEPT: usize = 4096;
@@ -35,6 +35,8 @@ pub(super) struct Ready {
     body_bytes: u64,
     /// What messages that are in memory take up there.
     loaded_bytes: u64,
+    /// And those among them that are in the journal as well, so that they could go.
+    journaled_bytes: u64,
     /// How many messages are only in the journal.
     stored: u64,
 }
@@ -76,6 +78,7 @@ impl Ready {
             len: 0,
             body_bytes: 0,
             loaded_bytes: 0,
+            journaled_bytes: 0,
             stored: 0,
         }
     }
@@ -94,6 +97,11 @@ impl Ready {
         self.loaded_bytes
     }
 
+    /// What those among them take up that are in the journal as well.
+    pub(super) fn journaled_bytes(&self) -> u64 {
+        self.journaled_bytes
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -105,24 +113,36 @@ impl Ready {
         self.len += 1;
         self.body_bytes += u64::from(entry.body_bytes);
         self.loaded_bytes += entry.loaded_bytes();
+        self.journaled_bytes += entry.journaled_bytes();
         self.stored += u64::from(!entry.is_loaded());
         level.put(entry);
         self.occupy(at);
     }
 
     /// Puts messages in that are only in the journal, in the order of their seqs, and behind all that are there.
-    pub(super) fn put_stubs(&mut self, stubs: impl Iterator<Item = Stub>) {
+    pub(super) fn put_stubs(&mut self, stubs: impl Iterator<Item = Stubs>) {
         let mut waiting: Vec<Vec<Stub>> = self.levels.iter().map(|_| Vec::new()).collect();
-        for stub in stubs {
-            let at = self.level_of(stub.priority);
-            let Some(of_level) = waiting.get_mut(at) else { continue };
-            of_level.push(stub);
-            if of_level.len() == STUBS_PER_PACK {
-                self.put_pack(at, of_level);
+        for stubs in stubs {
+            match (stubs, waiting.as_mut_slice()) {
+                // On the only level a pack stays as it is.
+                (Stubs::Pack(pack), [before]) => {
+                    self.pack(0, before);
+                    self.put_pack(0, pack);
+                }
+                (stubs, waiting) => {
+                    for stub in stubs {
+                        let at = self.level_of(stub.priority);
+                        let Some(of_level) = waiting.get_mut(at) else { continue };
+                        of_level.push(stub);
+                        if of_level.len() == STUBS_PER_PACK {
+                            self.pack(at, of_level);
+                        }
+                    }
+                }
             }
         }
         for (at, mut of_level) in waiting.into_iter().enumerate() {
-            self.put_pack(at, &mut of_level);
+            self.pack(at, &mut of_level);
         }
     }
 
@@ -195,6 +215,7 @@ impl Ready {
         let bytes = self.levels.get_mut(at).map_or(0, |level| level.load(seq, message));
         if bytes > 0 {
             self.loaded_bytes += bytes;
+            self.journaled_bytes += bytes;
             self.stored -= 1;
         }
     }
@@ -218,12 +239,13 @@ impl Ready {
     /// nobody waits for them.
     pub(super) fn unload(&mut self, awaited: bool) {
         let mut keep_bytes = if awaited { KEPT_BYTES } else { 0 };
-        if self.loaded_bytes <= keep_bytes {
+        if self.journaled_bytes <= keep_bytes {
             return;
         }
         for level in self.levels.iter_mut().rev() {
             let (bytes, messages) = level.unload(keep_bytes);
             self.loaded_bytes -= bytes;
+            self.journaled_bytes -= bytes;
             self.stored += messages;
             keep_bytes = 0;
         }
@@ -236,15 +258,20 @@ impl Ready {
     }
 
     /// Packs the stubs, and empties them.
-    fn put_pack(&mut self, at: usize, stubs: &mut Vec<Stub>) {
-        if let (Some(level), Some(pack)) = (self.levels.get_mut(at), Pack::new(&*stubs)) {
-            self.len += pack.count();
-            self.body_bytes += pack.body_bytes();
-            self.stored += pack.count();
-            level.put_pack(pack);
-            self.occupy(at);
+    fn pack(&mut self, at: usize, stubs: &mut Vec<Stub>) {
+        if let Some(pack) = Pack::new(&*stubs) {
+            self.put_pack(at, pack);
         }
         stubs.clear();
+    }
+
+    fn put_pack(&mut self, at: usize, pack: Pack) {
+        let Some(level) = self.levels.get_mut(at) else { return };
+        self.len += pack.count();
+        self.body_bytes += pack.body_bytes();
+        self.stored += pack.count();
+        level.put_pack(pack);
+        self.occupy(at);
     }
 
     /// The deadline of the head of each level that is not empty, highest first.
@@ -264,6 +291,7 @@ impl Ready {
         self.len -= 1;
         self.body_bytes -= u64::from(entry.body_bytes);
         self.loaded_bytes -= entry.loaded_bytes();
+        self.journaled_bytes -= entry.journaled_bytes();
         self.stored -= u64::from(!entry.is_loaded());
         Some(entry)
     }

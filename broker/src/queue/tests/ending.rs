@@ -1,6 +1,7 @@
 use leveret_protocol::DeathReason::{Expired, Maxlen};
 
 use super::*;
+use crate::store::Stubs;
 
 /// The argument that makes a queue dead-letter.
 fn dlx() -> (&'static str, Value) {
@@ -258,7 +259,7 @@ fn a_restart_keeps_order_counts_flags_and_deadlines() {
         redelivered: seq < 6,
         ..stub(seq, START - 50)
     });
-    rig.state.restore(restored.into_iter(), START);
+    rig.state.restore(restored.into_iter().map(Stubs::One), START);
     assert_eq!(rig.state.next_deadline_ms(), Some(START + 50));
     assert_eq!(rig.publish("new"), Ok(Seq(10)));
     rig.state.skip_to(Seq(5));
@@ -279,7 +280,7 @@ fn a_clock_that_went_back_across_a_restart_prolongs_no_life() {
     let cases = [(START + 5_000, 100), (START, 100), (START - 40, 60), (START - 100, 0), (0, 0)];
     for (arrived_ms, left) in cases {
         let mut rig = rig(&[("x-message-ttl", 100.into())]);
-        rig.state.restore([stub(0, arrived_ms)].into_iter(), START);
+        rig.state.restore([Stubs::One(stub(0, arrived_ms))].into_iter(), START);
         assert_eq!(rig.state.next_deadline_ms(), Some(START + left), "{arrived_ms}");
     }
 }

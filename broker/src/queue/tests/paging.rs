@@ -1,6 +1,7 @@
 //! A queue while memory is short.
 
 use super::*;
+use crate::store::Stubs;
 
 /// A queue of durable messages whose bodies are their seqs.
 fn paged(messages: u64) -> Rig {
@@ -106,7 +107,7 @@ fn the_next_message_is_read_first_though_another_one_came_back_out_of_order() {
 #[test]
 fn a_message_that_expires_unread_is_dead_lettered_from_where_it_is() {
     let mut rig = rig(&[("x-dead-letter-exchange", "dlx".into()), ("x-message-ttl", 10.into())]);
-    rig.state.restore([stub(3, START), stub(4, START)].into_iter(), START);
+    rig.state.restore([stub(3, START), stub(4, START)].into_iter().map(Stubs::One), START);
     rig.tick_at(START + 10);
     assert_eq!(rig.dead(), dead(&[("at 24", DeathReason::Expired), ("at 32", DeathReason::Expired)]));
 }

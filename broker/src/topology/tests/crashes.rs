@@ -142,13 +142,13 @@ impl Life {
         queue
     }
 
-    fn consume(&mut self, queue: usize, prefetch: u32) {
+    fn consume(&mut self, queue: usize, no_ack: bool, prefetch: u32) {
         let line = Arc::new(Line::default());
         let spec = ConsumerSpec {
             outlet: Arc::new(Outlet::new(usize::MAX)),
             priority: 0,
             exclusive: false,
-            no_ack: false,
+            no_ack,
             credit: Credit::prefetch(prefetch),
         };
         let recipient: Arc<dyn Recipient> = Arc::<Line>::clone(&line);
@@ -364,7 +364,7 @@ impl World {
             match self.random.below(13) {
                 0 if life.consumers.len() < 6 => {
                     let (queue, prefetch) = (self.random.below(3) as usize, self.random.below(40) as u32 + 1);
-                    life.consume(queue, prefetch);
+                    life.consume(queue, false, prefetch);
                 }
                 1..3 => {
                     let count = self.random.below(60);
@@ -440,4 +440,25 @@ fn no_crash_loses_brings_back_or_forgets_that_somebody_has_seen_it() {
     }
     println!("{deliveries} deliveries, {needless} flagged without need, {moved_bytes} bytes moved");
     assert!(deliveries > 20 * seeds && needless > 0 && moved_bytes > 1000 * seeds);
+}
+
+#[test]
+fn what_was_settled_in_the_moment_in_which_it_came_does_not_come_back() {
+    let mut world = World::new(0);
+    let mut life = Life::begin(&world.disk, 0, &[]);
+    (world.definitions, ..) = life.topology.snapshot();
+    (0..QUEUES.len()).for_each(|queue| life.consume(queue, true, 1));
+    for _ in 0..10 {
+        world.publish(&mut life, 5);
+        while life.stepper.step() {}
+    }
+    let delivered: usize = life.consumers.iter().map(|(.., line)| line.0.lock().len()).sum();
+    assert!(delivered >= 50, "{delivered}");
+    drop(life);
+    world.disk.kill();
+    let mut life = Life::begin(&world.disk, 2, &world.definitions);
+    for queue in &life.queues {
+        let holder = queue.open_passive(&mut life.work).unwrap();
+        assert!(queue.get(holder, false, &mut life.work).unwrap().is_none());
+    }
 }

@@ -154,7 +154,7 @@ impl Count {
     fn queue(&mut self, vhost: String, name: String, id: QueueId, recovered: &mut Recovered) {
         let lost = recovered.lost.messages.get(&id).into_iter().flatten().map(|seq| seq.0).collect();
         let mut figures = QueueFigures { vhost, name, messages: 0, bytes: 0, lost };
-        for stub in recovered.queues.remove(&id).into_iter().flat_map(RecoveredQueue::into_stubs) {
+        for stub in recovered.queues.remove(&id).into_iter().flat_map(RecoveredQueue::into_stubs).flatten() {
             figures.messages += 1;
             figures.bytes += u64::from(stub.body_bytes);
             let position = stub.place.position();

@@ -4,16 +4,20 @@
 //! block starts is usually just the end. It is damage if, and only if, a later block says that this place had been synced
 //! when it was written.
 
+mod ahead;
+mod window;
+
 use std::ops::Range;
 
+use bytes::Bytes;
+
+use self::ahead::{Ahead, Part};
+use self::window::Window;
 use crate::Position;
 use crate::block::{BLOCK_HEADER_BYTES, BlockHeader, BlockKind};
-use crate::error::{Damage, DiskError, During as _, OpenError, ReplayError};
+use crate::error::{Damage, DiskError, OpenError, ReplayError};
 use crate::record::{self, LOST, RECORD_HEADER_BYTES, Record, RecordHeader};
 use crate::segment::{Layout, Segment};
-
-/// Bytes that are read at once.
-const WINDOW_BYTES: usize = 1 << 20;
 
 pub(crate) type Replay<'a> = dyn FnMut(Record<'_>) -> Result<(), ReplayError> + 'a;
 
@@ -27,7 +31,7 @@ pub(crate) enum OnDamage {
 }
 
 /// Where a journal ends, and how.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Scan {
     /// The index of the segment with the last valid block; those behind it have nothing.
     pub(crate) last: usize,
@@ -77,17 +81,13 @@ pub(crate) fn scan(
     on_damage: OnDamage,
     replay: &mut Replay<'_>,
 ) -> Result<Scan, OpenError> {
+    ahead::replay_while_reading(layout, segments, replay, |ahead| read(layout, segments, on_damage, ahead))
+}
+
+fn read(layout: Layout, segments: &[Segment], on_damage: OnDamage, ahead: Ahead) -> Result<Scan, OpenError> {
     let end = segments.first().map_or(0, |segment| layout.first_block(segment.number));
-    let found = Scan {
-        last: 0,
-        end,
-        records: 0,
-        torn_bytes: 0,
-        clean_mark: None,
-        spans: Vec::new(),
-        contents: vec![Contents::default(); segments.len()],
-    };
-    let mut scanner = Scanner { segments, window: Window::new(layout), found, replay };
+    let found = Scan { end, contents: vec![Contents::default(); segments.len()], ..Scan::default() };
+    let mut scanner = Scanner { segments, window: Window::new(layout), found, ahead };
     let mut gap = Gap { index: 0, position: end };
     loop {
         scanner.walk(&mut gap)?;
@@ -95,6 +95,8 @@ pub(crate) fn scan(
             gap = scanner.start_of(gap.index + 1);
             continue;
         }
+        // What was read so far is replayed meanwhile.
+        scanner.ahead.hand_over()?;
         let Some(witness) = scanner.look_behind(gap)? else { break };
         let damage = scanner.damage(gap, witness);
         if on_damage == OnDamage::Refuse {
@@ -155,14 +157,22 @@ pub(crate) fn lost_payload_bytes(bytes: usize) -> usize {
     bytes.saturating_sub(RECORD_HEADER_BYTES)
 }
 
-struct Scanner<'a, 'b> {
+/// A record that stands for that many lost bytes.
+fn lost_record(bytes: usize) -> Bytes {
+    let zeros = vec![0; lost_payload_bytes(bytes)];
+    let mut record = Vec::new();
+    record::encode(&mut record, LOST, zeros.len(), &[&zeros]);
+    record.into()
+}
+
+struct Scanner<'a> {
     segments: &'a [Segment],
     window: Window,
     found: Scan,
-    replay: &'a mut Replay<'b>,
+    ahead: Ahead,
 }
 
-impl Scanner<'_, '_> {
+impl Scanner<'_> {
     fn segment(&self, index: usize) -> Option<&Segment> {
         self.segments.get(index)
     }
@@ -185,25 +195,15 @@ impl Scanner<'_, '_> {
         let layout = self.window.layout;
         while let Some(header) = self.window.header(segment, gap.position)? {
             let block = self.window.bytes(segment, header.position, header.length as usize)?;
-            let mut rest = block.get(BLOCK_HEADER_BYTES..).unwrap_or_default();
+            let body = block.slice(BLOCK_HEADER_BYTES.min(block.len())..);
             let out_of_line = gap.position == layout.first_block(segment.number)
                 && gap.index > 0
                 && header.synced != self.found.end;
-            if !header.body_is_intact(rest) || out_of_line {
+            if !header.body_is_intact(&body) || out_of_line {
                 return Ok(());
             }
-            for _ in 0..header.records {
-                let position = header.end() - rest.len() as u64;
-                let (record, payload, after) = record::split_first(rest)
-                    .filter(|(record, payload, _)| record.is_intact(payload, segment.epoch, position))
-                    .ok_or_else(|| {
-                        segment.damage(layout, position, "a record, as its block is intact".to_owned())
-                    })?;
-                let position = Position(position);
-                (self.replay)(Record { position, kind: record.kind, payload })
-                    .map_err(|reason| OpenError::Replay { position, reason })?;
-                rest = after;
-            }
+            let position = header.end() - body.len() as u64;
+            self.ahead.add(Part { index: gap.index, position, records: header.records, bytes: body })?;
             self.found.records += u64::from(header.records);
             self.found.clean_mark = (header.kind == BlockKind::CleanStop).then_some(header.position);
             if let Some(contents) = self.found.contents.get_mut(gap.index) {
@@ -267,15 +267,12 @@ impl Scanner<'_, '_> {
         let Some((end, known)) = self.end_of_damage(gap, segment)? else {
             return Ok(self.start_of(gap.index + 1));
         };
-        let bytes = self.window.bytes(segment, gap.position, (end - gap.position) as usize)?.to_vec();
+        let bytes = self.window.bytes(segment, gap.position, (end - gap.position) as usize)?;
         for (range, kind) in intact_parts(&bytes, segment.epoch, gap.position) {
-            let position = Position(gap.position + range.start as u64);
-            let part = bytes.get(range).unwrap_or_default();
-            let zeros = vec![0; lost_payload_bytes(part.len())];
-            let intact = RecordHeader::decode(part).filter(|_| kind.is_some());
-            let payload = intact.and_then(|header| part.get(RECORD_HEADER_BYTES..)?.get(..header.length));
-            let record = Record { position, kind: kind.unwrap_or(LOST), payload: payload.unwrap_or(&zeros) };
-            (self.replay)(record).map_err(|reason| OpenError::Replay { position, reason })?;
+            let (index, position) = (gap.index, gap.position + range.start as u64);
+            let part = bytes.slice(range);
+            let bytes = if kind.is_some() { part } else { lost_record(part.len()) };
+            self.ahead.add(Part { index, position, records: 1, bytes })?;
             self.found.records += 1;
         }
         self.found.clean_mark = None;
@@ -313,57 +310,5 @@ impl Scanner<'_, '_> {
             None if can_be_marked(end_of_segment) => Some((end_of_segment, false)),
             None => Some((header_end, false)),
         })
-    }
-}
-
-/// A part of a segment in memory, so that small blocks cost no call each.
-struct Window {
-    layout: Layout,
-    /// Of the first byte of `bytes`.
-    start: u64,
-    bytes: Vec<u8>,
-}
-
-impl Window {
-    fn new(layout: Layout) -> Self {
-        Self { layout, start: 0, bytes: Vec::new() }
-    }
-
-    /// The bytes at `position`, fewer than asked for only at the end of the segment.
-    fn bytes(&mut self, segment: &Segment, position: u64, length: usize) -> Result<&[u8], DiskError> {
-        let room = (self.layout.end(segment.number) - position) as usize;
-        let length = length.min(room);
-        let held = self.start..self.start + self.bytes.len() as u64;
-        if !(held.contains(&position) && position + length as u64 <= held.end) {
-            self.bytes.resize(length.max(WINDOW_BYTES).min(room), 0);
-            self.start = position;
-            let offset = position - segment.number * self.layout.segment_bytes;
-            segment.file.read_at(&mut self.bytes, offset).during("read", &segment.path)?;
-        }
-        let from = (position - self.start) as usize;
-        Ok(self.bytes.get(from..from + length).unwrap_or_default())
-    }
-
-    /// The header of the block at `position`, if one starts there.
-    fn header(&mut self, segment: &Segment, position: u64) -> Result<Option<BlockHeader>, DiskError> {
-        let room = self.layout.end(segment.number) - position;
-        if room < BLOCK_HEADER_BYTES as u64 {
-            return Ok(None);
-        }
-        let bytes = self.bytes(segment, position, BLOCK_HEADER_BYTES)?;
-        Ok(BlockHeader::decode(bytes, segment.epoch, position, room))
-    }
-
-    /// The first header from `position` on.
-    fn find_header(&mut self, segment: &Segment, position: u64) -> Result<Option<BlockHeader>, DiskError> {
-        let end = self.layout.end(segment.number);
-        let mut position = position;
-        while position + BLOCK_HEADER_BYTES as u64 <= end {
-            if let Some(header) = self.header(segment, position)? {
-                return Ok(Some(header));
-            }
-            position += record::ALIGNMENT as u64;
-        }
-        Ok(None)
     }
 }
