@@ -1,8 +1,9 @@
 //! Bars for those who wait, on standard error, and nowhere but on a terminal.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::workload::Workload;
 
@@ -13,7 +14,11 @@ pub(crate) struct Progress {
     timed: bool,
 }
 
-const TEMPLATE: &str = "{prefix}{bar:40} {percent:>3} % {msg}";
+/// All bars that are shown, since a run of a comparison has one below that of the comparison. They are drawn on standard
+/// error, and hidden where that is no terminal.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+const TEMPLATE: &str = "{bar:40} {percent:>3} % {msg}";
 
 impl Progress {
     /// Of one run.
@@ -41,9 +46,9 @@ impl Progress {
         self.bar.inc(1);
     }
 
-    /// A line that stays, between bars.
-    pub(crate) fn say(&self, line: &str) {
-        self.bar.suspend(|| println!("{line}"));
+    /// A line that stays, above the bars.
+    pub(crate) fn say(line: &str) {
+        BARS.suspend(|| println!("{line}"));
     }
 }
 
@@ -53,9 +58,8 @@ impl Drop for Progress {
     }
 }
 
-/// Indicatif draws on standard error, and hides what would not go to a terminal.
 fn bar(length: u64) -> ProgressBar {
-    let bar = ProgressBar::new(length);
+    let bar = BARS.add(ProgressBar::new(length));
     if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
         bar.set_style(style);
     }

@@ -96,7 +96,7 @@ impl Compare {
             let (sides, verdicts) =
                 (row.measure)(&rounds).with_context(|| format!("while measuring {}", row.name))?;
             let row = Row { name: row.name.to_owned(), what: row.what.to_owned(), sides, verdicts };
-            progress.say(row.to_string().trim_end());
+            Progress::say(row.to_string().trim_end());
             rows.push(row);
         }
         drop(progress);

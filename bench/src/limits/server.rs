@@ -52,10 +52,14 @@ async fn connection(mut socket: TcpStream, consumers: Consumers) -> anyhow::Resu
         return if codec { recode(from, back, consumer).await } else { relay(from, back, consumer).await };
     }
     if role == Role::Consumer {
-        let (from, mut to) = socket.into_split();
-        // Under the lock nothing is waited for: the answer goes first, and the producer comes after it.
-        to.write_all(b"k").await?;
-        consumers.lock().insert(number, to);
+        let (from, to) = socket.into_split();
+        to.writable().await?;
+        {
+            // Under the lock, so that the producer, who comes after the answer, finds it.
+            let mut consumers = consumers.lock();
+            to.try_write(b"k")?;
+            consumers.insert(number, to);
+        }
         return swallow(from).await.map(drop);
     }
     socket.write_all(b"k").await?;
