@@ -90,7 +90,9 @@ impl Frame {
     /// The length is checked against `payload_bytes_max` before anything is allocated for it.
     pub fn decode(buffer: &mut BytesMut, payload_bytes_max: usize) -> Result<Option<Self>, FrameTooLarge> {
         let Some((frame, _)) = FrameRef::split_first(buffer, payload_bytes_max)? else {
-            if let Some(length) = buffer.first_chunk().map(|length| u32::from_le_bytes(*length) as usize) {
+            // With the whole header there its length has been checked.
+            if let Some(&[l0, l1, l2, l3, ..]) = buffer.first_chunk::<HEADER_BYTES>() {
+                let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
                 let missing = (HEADER_BYTES + length).saturating_sub(buffer.len());
                 buffer.reserve(missing.min(GROWTH_BYTES));
             }
