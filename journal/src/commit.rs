@@ -18,7 +18,7 @@ use crate::faults::{crash_point, mutant};
 use crate::path;
 use crate::segment::{Folder, Segment};
 use crate::stage::{StagedBlock, Staging, Stop};
-use crate::{Observer, Stats, Synced};
+use crate::{Journal, Observer, Stats, Synced};
 
 /// How long the commit thread waits before it asks a disk that had no room again. Space that others free is not told.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -187,7 +187,7 @@ impl Committer {
         staging.give_back(&mut self.batch);
         loop {
             self.release_before = shared.folder.layout.number(staging.release_before);
-            let work = staging.has_records() || self.has_housework();
+            let work = (staging.has_records() && staging.urgent) || self.has_housework();
             if staging.stop.is_some() || !wait || (work && self.held_up.is_none()) {
                 if !wait {
                     self.refused = false;
@@ -196,7 +196,9 @@ impl Committer {
                 staging.take(&mut self.batch);
                 return staging.stop;
             }
-            if !self.refused {
+            if !self.refused && staging.has_records() {
+                staging.urgent |= shared.staged.wait_for(&mut staging, Journal::LAZY_MAX).timed_out();
+            } else if !self.refused {
                 shared.staged.wait(&mut staging);
             } else if shared.staged.wait_for(&mut staging, RETRY_PAUSE).timed_out() {
                 (self.refused, self.held_up) = (false, None);

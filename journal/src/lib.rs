@@ -40,6 +40,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -163,6 +164,18 @@ impl Journal {
     /// (settles, which make room) need not, and who can wait asks [`Journal::has_room`] before.
     pub fn stage(&self, bytes: usize) -> Result<Group<'_>, StageError> {
         Group::begin(&self.shared, bytes)
+    }
+
+    /// How long a group that [may wait](Group::may_wait) does at most.
+    pub const LAZY_MAX: Duration = Duration::from_millis(10);
+
+    /// Somebody waits for what is staged, whatever it is.
+    pub fn hurry(&self) {
+        let mut staging = self.shared.staging.lock();
+        if staging.has_records() && !staging.urgent {
+            staging.urgent = true;
+            self.shared.staged.notify_one();
+        }
     }
 
     /// How many bytes a group has at most, as counted by [`group_bytes`]: what fits a segment.

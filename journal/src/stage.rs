@@ -79,6 +79,8 @@ pub(crate) struct Staging {
     /// Before `open`, in order.
     full: Vec<StagedBlock>,
     pool: Vec<Vec<u8>>,
+    /// Something is staged that somebody may wait for.
+    pub(crate) urgent: bool,
     pub(crate) stop: Option<Stop>,
     pub(crate) failure: Option<CommitError>,
     /// Segments before this position are to go.
@@ -94,6 +96,7 @@ impl Staging {
             open,
             full: Vec::new(),
             pool: Vec::new(),
+            urgent: false,
             stop: None,
             failure: None,
             release_before: 0,
@@ -112,12 +115,14 @@ impl Staging {
 
     /// Moves everything staged to `batch`, in order.
     pub(crate) fn take(&mut self, batch: &mut Vec<StagedBlock>) {
+        self.urgent = false;
         self.close_block();
         batch.append(&mut self.full);
     }
 
     /// Takes blocks back that could not be written, before all that was staged since.
     pub(crate) fn put_back(&mut self, blocks: Vec<StagedBlock>) {
+        self.urgent = true;
         self.full.splice(..0, blocks);
     }
 
@@ -206,6 +211,7 @@ pub struct Group<'a> {
     records_before: u32,
     limit: usize,
     refused: bool,
+    urgent: bool,
 }
 
 impl<'a> Group<'a> {
@@ -223,7 +229,7 @@ impl<'a> Group<'a> {
         }
         staging.reserve(bytes);
         let (bytes_before, records_before) = (staging.open.bytes.len(), staging.open.records);
-        Ok(Self { staging, shared, bytes_before, records_before, limit: bytes, refused: false })
+        Ok(Self { staging, shared, bytes_before, records_before, limit: bytes, refused: false, urgent: true })
     }
 
     /// Appends a record whose payload is the parts joined, and returns its position, a multiple of 8.
@@ -240,6 +246,12 @@ impl<'a> Group<'a> {
         record::encode(&mut self.staging.open.bytes, kind, length, parts);
         self.staging.open.records += 1;
         Ok(position)
+    }
+
+    /// Nobody waits for it: it goes to the disk with the next group that somebody waits for, or when it has waited for
+    /// [`Journal::LAZY_MAX`](crate::Journal::LAZY_MAX), and costs no sync of its own before.
+    pub fn may_wait(&mut self) {
+        self.urgent = false;
     }
 
     /// Where the next record would go.
@@ -262,7 +274,13 @@ impl Drop for Group<'_> {
             let bytes = self.bytes();
             self.shared.staged_bytes.fetch_add(bytes, Ordering::Relaxed);
             self.shared.end.store(self.end().0, Ordering::Release);
-            self.shared.staged.notify_one();
+            // A whole block is enough to be worth a write.
+            let urgent = self.urgent || !self.staging.full.is_empty();
+            // The first one has the commit thread look at the time.
+            if urgent || self.records_before == 0 {
+                self.shared.staged.notify_one();
+            }
+            self.staging.urgent |= urgent;
             crash_point("journal.stage.staged");
         }
     }

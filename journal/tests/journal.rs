@@ -231,6 +231,29 @@ fn a_staged_record_is_read_from_memory() {
 }
 
 #[test]
+fn a_group_that_may_wait_is_on_disk_soon_although_nobody_asks_and_at_once_if_somebody_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let waiting = Arc::new(Waiting::default());
+    let observer = Arc::clone(&waiting) as Arc<dyn Observer>;
+    let (journal, _) = open_real(dir.path(), observer, &mut |_| Ok(())).unwrap();
+    let stage = |may_wait: bool| {
+        let mut group = journal.stage(group_bytes(1, 8)).unwrap();
+        group.append(1, &[b"settled!"]).unwrap();
+        if may_wait {
+            group.may_wait();
+        }
+        group.end()
+    };
+    waiting.until_covered(stage(true));
+    let asked_for = stage(true);
+    journal.hurry();
+    waiting.until_covered(asked_for);
+    // It goes with what comes behind it, which does not wait.
+    stage(true);
+    waiting.until_covered(stage(false));
+}
+
+#[test]
 fn released_segments_are_reused_and_the_disk_stays_bounded() {
     let disk = SimDisk::new(1);
     let Opened { journal, mut stepper, .. } = open(&disk, 1).unwrap();

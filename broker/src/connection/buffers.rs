@@ -15,6 +15,8 @@ pub(super) struct Lender {
 thread_local! {
     /// What is read from sockets.
     pub(super) static READING: Lender = const { Lender::new(512 * 1024) };
+    /// Parts of a message that came apart from each other.
+    pub(super) static JOINING: Lender = const { Lender::new(256 * 1024) };
     /// What is written to sockets.
     pub(super) static WRITING: Lender = const { Lender::new(1024 * 1024) };
 }
@@ -32,7 +34,8 @@ impl Lender {
     /// Takes a buffer back, or another in its place.
     pub(super) fn give_back(&self, mut buffer: BytesMut) {
         buffer.clear();
-        if buffer.capacity() <= self.bytes_max {
+        // What was read off the front counts, too: the capacity alone is what is left behind it.
+        if !buffer.try_reclaim(self.bytes_max + 1) {
             self.buffer.set(Some(buffer));
         }
     }

@@ -21,9 +21,14 @@ pub(super) struct Common<P: Protocol> {
     pub(super) work: Work,
     /// Whether something was published since the journal's room was looked at.
     pub(super) published: bool,
+    /// Until then it gives way to no consumer: it did so in vain. In milliseconds since 1970.
+    gives_way_from_ms: u64,
     /// Why publishes are held back, as the client was last told.
     told_of_pause: Option<Arc<str>>,
 }
+
+/// How long a publisher that gave way to a consumer in vain gives way to none, in milliseconds.
+const IN_VAIN_MS: u64 = 1000;
 
 /// What a client did not know of a pause.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +54,7 @@ impl<P: Protocol> Common<P> {
             confirms: ConfirmRuns::default(),
             work: Work::default(),
             published: false,
+            gives_way_from_ms: 0,
             told_of_pause: None,
         }
     }
@@ -80,8 +86,12 @@ impl<P: Protocol> Common<P> {
             // If the journal has failed the broker is about to stop, and this connection with it.
             self.context.store.wait_for_room().await;
         }
-        if let Some(consumer) = self.work.crowded.take() {
-            consumer.give_way(self.work.now_ms).await;
+        // Nothing that a consumer does not read may hold up this client for more than a moment in a while.
+        if let Some(consumer) = self.work.crowded.take()
+            && self.work.now_ms >= self.gives_way_from_ms
+            && !consumer.give_way().await
+        {
+            self.gives_way_from_ms = self.work.now_ms + IN_VAIN_MS;
         }
     }
 

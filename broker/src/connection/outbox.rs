@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -43,8 +42,6 @@ pub(super) struct Outbox<P: Protocol> {
     room: Notify,
     /// Rung when half of what was too much for more deliveries has been written.
     drained: Notify,
-    /// Nobody gives way to this client until then: it is too slow for that. In milliseconds since 1970.
-    slow_until_ms: AtomicU64,
     /// The deliveries that wait, in bytes; queues pass consumers over while it is full.
     pub(super) outlet: Arc<Outlet>,
     answer_bytes_max: usize,
@@ -86,9 +83,6 @@ pub(super) struct Left {
 /// How long a publisher waits for the consumer of its messages.
 const GIVE_WAY_MAX: Duration = Duration::from_millis(5);
 
-/// How long nobody waits for a consumer that was waited for in vain, in milliseconds.
-const SLOW_FOR_MS: u64 = 1000;
-
 /// What a confirm counts for among the bytes of answers.
 const CONFIRM_BYTES: usize = 24;
 
@@ -99,7 +93,6 @@ impl<P: Protocol> Outbox<P> {
             bell: Notify::new(),
             room: Notify::new(),
             drained: Notify::new(),
-            slow_until_ms: AtomicU64::new(0),
             outlet: Arc::new(Outlet::behind(gate, bytes_max)),
             answer_bytes_max: bytes_max,
         })
@@ -229,16 +222,10 @@ impl<P: Protocol> Outbox<P> {
         drained
     }
 
-    /// Waits until there is room for deliveries again, but not for long: a client that does not keep up costs whoever
-    /// gives way to it [`GIVE_WAY_MAX`] once in [`SLOW_FOR_MS`].
-    async fn give_way(&self, now_ms: u64) {
+    /// Waits until there is room for deliveries again, but not for long. Whether there is.
+    async fn give_way(&self) -> bool {
         let drained = self.drained.notified();
-        if self.outlet.has_room() || self.slow_until_ms.load(Ordering::Relaxed) > now_ms {
-            return;
-        }
-        if tokio::time::timeout(GIVE_WAY_MAX, drained).await.is_err() {
-            self.slow_until_ms.store(now_ms + SLOW_FOR_MS, Ordering::Relaxed);
-        }
+        self.outlet.has_room() || tokio::time::timeout(GIVE_WAY_MAX, drained).await.is_ok()
     }
 
     /// Keeps no memory for what may come, if nothing is there.
@@ -330,8 +317,8 @@ impl<P: Protocol> Recipient for ConsumerOutbox<P> {
         }
     }
 
-    fn give_way(&self, now_ms: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(self.outbox.give_way(now_ms))
+    fn give_way(&self) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
+        Box::pin(self.outbox.give_way())
     }
 
     fn cancelled(&self, reason: &str) {

@@ -147,6 +147,8 @@ impl<S: Session> Reader<S> {
             let buffer = std::mem::replace(&mut self.buffer, rest);
             buffers::READING.with(|lender| lender.give_back(buffer));
             self.lent = false;
+        } else if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
         }
     }
 

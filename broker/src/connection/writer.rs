@@ -52,6 +52,9 @@ impl<W: AsyncWrite + Unpin, P: Protocol> Writer<W, P> {
             if left.ending && (!left.waiting || failed) {
                 return self.socket.shutdown().await;
             }
+            if left.waiting {
+                self.store.hurry();
+            }
             let idle = self.heartbeat.unwrap_or(Duration::MAX) / 2;
             // What is there of a batch is worth keeping for the next, but not for long.
             let patience = if batch.capacity() > 0 { idle.min(BATCH_KEPT) } else { idle };

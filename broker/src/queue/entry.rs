@@ -91,13 +91,11 @@ impl Entry {
         if let Some(now) = self.stub().filter(|now| now.place == stub.place)
             && let Some(place) = put(&now)
         {
-            self.content = match &self.content {
-                // Other queues that have the message keep its old place, until it is moved for them.
-                Content::Loaded(message) => {
-                    Content::Loaded(message.clone().with(|head| head.place = Some(place)))
-                }
-                Content::Stored(_) => Content::Stored(place),
-            };
+            let before = std::mem::replace(&mut self.content, Content::Stored(place.clone()));
+            // Other queues that have the message keep its old place, until it is moved for them.
+            if let Content::Loaded(message) = before {
+                self.content = Content::Loaded(message.with(|head| head.place = Some(place)));
+            }
         }
     }
 

@@ -185,6 +185,11 @@ impl Store {
         self.journal.has_room()
     }
 
+    /// Somebody waits for what has been written. (What nobody waits for takes its time.)
+    pub fn hurry(&self) {
+        self.journal.hurry();
+    }
+
     /// Waits until all up to `position` is durable. `false` if the journal failed before.
     pub async fn wait_for(&self, position: Position) -> bool {
         self.wait_until(|| self.journal.synced().reaches(position)).await
@@ -197,6 +202,9 @@ impl Store {
 
     async fn wait_until(&self, reached: impl Fn() -> bool) -> bool {
         let mut progress = self.progress.clone();
+        if !reached() {
+            self.hurry();
+        }
         progress.wait_for(|progress| progress.failure.is_some() || reached()).await.is_ok() && reached()
     }
 
@@ -220,7 +228,10 @@ impl Store {
                 let bound = bytes_bound(message);
                 if group.is_none() {
                     room = bound.max(aim);
-                    group = Some(self.journal.stage(room)?);
+                    let mut first = self.journal.stage(room)?;
+                    // For the queues that take it, which are the next to write: one sync is to cover both.
+                    first.may_wait();
+                    group = Some(first);
                 }
                 if let Some(group) = &mut group {
                     scratch.clear();
@@ -265,6 +276,9 @@ impl Store {
             return Ok(self.journal.end());
         }
         let mut group = self.journal.stage(group_bytes(batch.records.len(), batch.bytes.len()))?;
+        if batch.may_wait() {
+            group.may_wait();
+        }
         let mut rest = batch.bytes.as_slice();
         for (kind, length) in &batch.records {
             let (payload, behind) = rest.split_at_checked(*length).unwrap_or((rest, &[]));
@@ -360,6 +374,13 @@ impl Batch {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()
+    }
+
+    /// Whether it holds only what the next sync that somebody waits for may take along. The settles of a consumer that
+    /// keeps up would otherwise have a sync of their own, and the next publish wait for that, too.
+    fn may_wait(&self) -> bool {
+        let alone = [kind::GONE, kind::RETURNED, kind::DECLINED, kind::HORIZON];
+        self.records.iter().all(|(kind, _)| alone.contains(kind))
     }
 
     fn add(&mut self, kind: u8, encode: impl FnOnce(&mut Vec<u8>)) {

@@ -36,7 +36,6 @@ impl Vhost {
                 return;
             }
             crash_point("dead_letter.written");
-            let message = message;
             if let Some((last, others)) = resolved.queues.split_last() {
                 for queue in others {
                     queue.enqueue(std::iter::once(&message), None, work, |_, _| {});

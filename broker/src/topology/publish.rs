@@ -164,7 +164,9 @@ fn enqueue_all(batch: &[Pending], outcomes: &mut [Outcome], work: &mut Work) {
         && let [queue] = first.queues.as_slice()
         && rest.iter().all(|pending| Arc::ptr_eq(&pending.resolved, first))
     {
-        return enqueue(queue, batch.iter().map(|pending| &pending.message), |index| index, outcomes, work);
+        enqueue(queue, batch.iter().map(|pending| &pending.message), |index| index, outcomes, work);
+        work.crowded = queue.crowded();
+        return;
     }
     let places = batch.iter().enumerate();
     let places = places.flat_map(|(index, pending)| {

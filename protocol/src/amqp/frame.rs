@@ -142,17 +142,27 @@ pub fn put_header(out: &mut BytesMut, channel: u16, body_size: u64, properties: 
 
 /// Appends as many body frames as `frame_max` asks for; none for an empty body. A `frame_max` of 0 is no limit.
 pub fn put_body(out: &mut BytesMut, channel: u16, frame_max: usize, body: &[u8]) {
-    let piece_bytes = match frame_max.saturating_sub(FRAME_OVERHEAD_BYTES) {
-        0 => u32::MAX as usize,
-        limit => limit,
-    };
-    out.reserve(body.len() + FRAME_OVERHEAD_BYTES * body.len().div_ceil(piece_bytes));
+    let piece_bytes = piece_bytes(frame_max);
+    out.reserve(framed_body_bytes(frame_max, body));
     let [c0, c1] = channel.to_be_bytes();
     for piece in body.chunks(piece_bytes) {
         let [l0, l1, l2, l3] = (piece.len() as u32).to_be_bytes();
         out.put_slice(&[FrameKind::Body as u8, c0, c1, l0, l1, l2, l3]);
         out.put_slice(piece);
         out.put_u8(FRAME_END);
+    }
+}
+
+/// What a body takes in frames, in bytes.
+pub(super) fn framed_body_bytes(frame_max: usize, body: &[u8]) -> usize {
+    body.len() + FRAME_OVERHEAD_BYTES * body.len().div_ceil(piece_bytes(frame_max))
+}
+
+/// How much of a body one frame takes.
+fn piece_bytes(frame_max: usize) -> usize {
+    match frame_max.saturating_sub(FRAME_OVERHEAD_BYTES) {
+        0 => u32::MAX as usize,
+        limit => limit,
     }
 }
 

@@ -6,7 +6,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::frame::{FRAME_END, FRAME_OVERHEAD_BYTES, FrameKind, HEAD_BYTES, put_body};
+use super::frame::{FRAME_END, FRAME_OVERHEAD_BYTES, FrameKind, HEAD_BYTES, framed_body_bytes, put_body};
 use super::methods::{basic, publish_in};
 use crate::name::{NAME_BYTES_MAX, floor_char_boundary};
 
@@ -95,7 +95,7 @@ pub fn put_deliver(
     // Class, method, three lengths of strings, the tag and the flag.
     let method_bytes = 4 + 3 + 8 + 1 + consumer_tag.len() + exchange.len() + routing_key.len();
     let header_bytes = 12 + properties.len();
-    out.reserve(method_bytes + header_bytes + body.len() + 3 * FRAME_OVERHEAD_BYTES);
+    out.reserve(method_bytes + header_bytes + 2 * FRAME_OVERHEAD_BYTES + framed_body_bytes(frame_max, body));
 
     let [l0, l1, l2, l3] = (method_bytes as u32).to_be_bytes();
     let method = FrameKind::Method as u8;

@@ -11,6 +11,7 @@ use leveret_protocol::amqp::{
 use leveret_protocol::{Outcome, PropertiesFormat, ReplyCode};
 
 use super::super::Violation;
+use super::super::buffers::{self, Lender};
 use super::super::protocol::Flow;
 use super::channel::OpenChannel;
 use super::encoder::put_content;
@@ -18,9 +19,6 @@ use super::faults::{self, fault};
 use super::reply_to;
 use super::session::{AmqpSession, Applied, PUBLISH_IDS, not_open};
 use crate::channel::{Publication, Ticket};
-
-/// How much memory is kept to put messages together in, in bytes.
-const CONTENT_BYTES_KEPT: usize = 64 * 1024;
 
 impl AmqpSession {
     /// Takes the next message off the buffer if all of it is there, and nothing is in its way. Otherwise its frames, or
@@ -70,6 +68,20 @@ impl AmqpSession {
         publish: &basic::Publish<'_>,
         received: Received<'_>,
     ) -> Result<(), Violation> {
+        let mut content = buffers::JOINING.with(Lender::lend);
+        let taken = self.take_in_by(number, publish, received, &mut content);
+        buffers::JOINING.with(|lender| lender.give_back(content));
+        taken
+    }
+
+    /// As [`Self::take_in`]; properties and body are put behind each other in `content`, as they are kept.
+    fn take_in_by(
+        &mut self,
+        number: u16,
+        publish: &basic::Publish<'_>,
+        received: Received<'_>,
+        content: &mut BytesMut,
+    ) -> Result<(), Violation> {
         if publish.immediate {
             return Err(fault(ReplyCode::NotImplemented, "immediate=true"));
         }
@@ -79,10 +91,8 @@ impl AmqpSession {
         let attributes = decoded.publish_attributes().map_err(|error| invalid(decoded, &error))?;
         let open = self.channels.get_mut(&number).ok_or_else(not_open)?;
         let stored = stored_properties(open, properties, decoded, &attributes)?;
-        self.content.clear();
-        self.content.shrink_to(CONTENT_BYTES_KEPT);
-        self.content.extend_from_slice(&stored);
-        self.content.extend_from_slice(body);
+        content.extend_from_slice(&stored);
+        content.extend_from_slice(body);
         let ticket_number = open.channel.confirms.then(|| open.channel.count_publish());
         let PublishAttributes { persistent, priority, ttl_ms, cc, bcc } = attributes;
         let publication = Publication {
@@ -95,7 +105,7 @@ impl AmqpSession {
             ttl_ms,
             properties_format: PropertiesFormat::Amqp,
             properties_bytes: stored.len(),
-            content: &self.content,
+            content,
         };
         let ticket = Ticket { channel: number, number: ticket_number };
         let common = &mut self.common;

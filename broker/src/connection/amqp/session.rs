@@ -34,8 +34,6 @@ pub(in super::super) struct AmqpSession {
     pub(super) acks: Acks,
     /// What the open transactions of all channels may take together.
     pub(super) transactions: Arc<TransactionBudget>,
-    /// A message's properties and body behind each other, as they are kept.
-    pub(super) content: Vec<u8>,
     /// The bytes of unfinished messages on all channels.
     unfinished_bytes: usize,
     /// A frame that waits until all answers before it are on their way.
@@ -189,7 +187,6 @@ impl AmqpSession {
             current: (0, 0),
             acks: Acks::default(),
             transactions: Arc::default(),
-            content: Vec::new(),
             unfinished_bytes: 0,
             held: None,
         }

@@ -37,9 +37,9 @@ pub trait Recipient: Send + Sync + fmt::Debug {
     /// The queue is gone, and with it the consumer. Called under the queue's lock, too.
     fn cancelled(&self, reason: &str);
 
-    /// Waits a moment for a client that takes deliveries as fast as it can. `now_ms` as of [`Work`].
-    fn give_way(&self, _now_ms: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(std::future::ready(()))
+    /// Waits a moment for a client that takes deliveries as fast as it can. `false` if that was in vain.
+    fn give_way(&self) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
+        Box::pin(std::future::ready(true))
     }
 }
 
@@ -221,8 +221,12 @@ impl Queue {
             inner.state.dispatch(work.now_ms, &mut work.effects);
         }
         self.carry_out(&mut inner, work, None);
-        work.crowded =
-            inner.state.waits_for_room_of().and_then(|slot| inner.recipients.get(slot as usize)?.clone());
+    }
+
+    /// Whom very many messages wait for, if they wait for nothing but room in an outbox.
+    pub fn crowded(&self) -> Option<Arc<dyn Recipient>> {
+        let inner = self.inner.lock();
+        inner.recipients.get(inner.state.waits_for_room_of()? as usize)?.clone()
     }
 
     /// Lets the rules take messages, and collects the records of that. What else follows is in `work.effects`.
