@@ -135,7 +135,11 @@ impl Replay {
             }
             kind::RETURNED => {
                 let (queue, returned) = record::decode_returned(record.payload)?;
-                self.queues.entry(queue).or_default().returned.extend(returned);
+                let queue = self.queues.entry(queue).or_default();
+                // Perhaps of a message that is nowhere else in the journal: its place is not used again either.
+                let next = returned.last().map_or(0, |(seq, _)| seq.0.saturating_add(1));
+                queue.next = queue.next.max(Seq(next));
+                queue.returned.extend(returned);
             }
             kind::DECLINED => {
                 for position in record::decode_declined(record.payload)? {
@@ -190,6 +194,8 @@ impl Replay {
         let queue = self.queues.entry(enqueue.queue).or_default();
         for (seq, position) in (enqueue.first.0..).map(Seq).zip(&enqueue.positions) {
             queue.next = queue.next.max(Seq(seq.0.saturating_add(1)));
+            // Whatever came back to this place before was another message, of which only that was journaled.
+            queue.returned.remove(&seq);
             let Some(head) = self.written.take(*position) else {
                 if *position < self.first {
                     // Its segment was reclaimed, so every queue had settled it before.

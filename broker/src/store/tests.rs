@@ -195,6 +195,17 @@ fn a_moved_record_stands_for_all_that_was_known_of_its_message() {
     assert_eq!(log.queue(A)[2], ("3".to_owned(), Some(4)));
 }
 
+#[test]
+fn what_came_back_and_is_not_in_the_journal_says_nothing_about_the_message_that_gets_its_place() {
+    let mut log = Log::default();
+    // Transient: its return is journaled, and nothing else of it.
+    log.write(|batch| batch.returned(A, &mut [(Seq(0), 2)]));
+    assert_eq!(log.replay().finish(Position::default(), true).queues[&A].next, Seq(1));
+    let persistent = log.message("persistent", 1);
+    log.write(|batch| batch.enqueue(A, Seq(0), 5, &[persistent]));
+    assert_eq!(log.queue(A), [("persistent".to_owned(), None)]);
+}
+
 /// What may happen to a queue of which everything is replayed.
 #[derive(Debug, Clone)]
 enum Happened {
