@@ -235,7 +235,7 @@ fn a_group_that_may_wait_is_on_disk_soon_although_nobody_asks_and_at_once_if_som
     let dir = tempfile::tempdir().unwrap();
     let waiting = Arc::new(Waiting::default());
     let observer = Arc::clone(&waiting) as Arc<dyn Observer>;
-    let (journal, _) = open_real(dir.path(), observer, &mut |_| Ok(())).unwrap();
+    let (journal, ..) = open_real(options(dir.path(), 1), observer).unwrap();
     let stage = |may_wait: bool| {
         let mut group = journal.stage(group_bytes(1, 8)).unwrap();
         group.append(1, &[b"settled!"]).unwrap();
