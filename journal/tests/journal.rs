@@ -238,11 +238,10 @@ fn a_group_that_may_wait_is_on_disk_soon_although_nobody_asks_and_at_once_if_som
     let (journal, ..) = open_real(options(dir.path(), 1), observer).unwrap();
     let stage = |may_wait: bool| {
         let mut group = journal.stage(group_bytes(1, 8)).unwrap();
-        group.append(1, &[b"settled!"]).unwrap();
         if may_wait {
             group.may_wait();
         }
-        group.end()
+        group.append(1, &[b"settled!"]).unwrap()
     };
     waiting.until_covered(stage(true));
     let asked_for = stage(true);

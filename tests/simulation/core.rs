@@ -1,4 +1,4 @@
-//! The broker from topology to journal, on a simulated disk, without threads, sockets and clocks: one life of it.
+//! The broker from topology to journal, on a simulated disk, without sockets and clocks: one life of it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
