@@ -1,7 +1,8 @@
 //! Power cuts on the core of the broker: from routing to the journal, on a disk in memory that loses what was not
 //! synced, driven step by step by a seed, and compared with a model after every start.
 //!
-//! `LEVERET_SEEDS=100000` sets how many seeds are tried, `LEVERET_FIRST_SEED` from which on, and `LEVERET_SEED=7` tries that one alone.
+//! `LEVERET_SEEDS=100000` sets how many seeds are tried, `LEVERET_FIRST_SEED` from which on, and `LEVERET_SEED=7` tries
+//! that one alone.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
