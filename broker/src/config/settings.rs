@@ -116,7 +116,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting!("journal.staged_bytes_max", journal.staged_bytes_max: Bytes,
         "How much may wait for the disk; beyond it, publishers wait"),
     setting!("memory.messages_bytes_max", memory.messages_bytes_max: Bytes,
-        "How much memory messages may take up, those in the journal 48 MiB of it or what consumers are about to need; what is more waits there \
+        "How much memory messages may take up, those in the journal at most 48 MiB of it, or 192 MiB in queues with consumers; what is more waits there \
          until consumers are about to need it. Unless set, a quarter of what the machine or container has, and at most 2 GiB"),
     setting!("memory.resident_bytes_max", memory.resident_bytes_max: Bytes,
         "While the process has more than this in memory, publishers are held back, and until it has a tenth less. \

@@ -2,9 +2,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What of the budget ready messages that are in the journal take up at most, in bytes. To have more of them in memory is
-/// no faster: they are read ahead of the consumers, and the system keeps the journal's pages for as long as there is room.
+/// What of the budget ready messages that are in the journal take up at most, in bytes, before queues without consumers
+/// let go of theirs. To have more of them in memory is no faster: they are read ahead of the consumers, and the system keeps
+/// the journal's pages for as long as there is room.
 const JOURNALED_BYTES_MAX: u64 = 48 << 20;
+
+/// The same for queues with consumers, which are about to take them. To let go of 48 MiB of a queue takes its lock for some
+/// milliseconds, which its publishers wait for: a consumer that lags behind is worth more memory than that.
+const JOURNALED_BYTES_MAX_AWAITED: u64 = 192 << 20;
 
 /// The one budget of all queues, in bytes of messages that are in memory. Queues account for what they have once a batch.
 ///
@@ -54,9 +59,10 @@ impl Memory {
         self.used() > self.max / 2
     }
 
-    /// Whether queues are to let go of what they need not have in memory.
-    pub fn is_short(&self) -> bool {
-        self.used() > self.max || self.journaled.load(Ordering::Relaxed) > JOURNALED_BYTES_MAX
+    /// Whether queues, those with consumers or those without, are to let go of what they need not have in memory.
+    pub fn is_short(&self, consumed: bool) -> bool {
+        let journaled_max = if consumed { JOURNALED_BYTES_MAX_AWAITED } else { JOURNALED_BYTES_MAX };
+        self.used() > self.max || self.journaled.load(Ordering::Relaxed) > journaled_max
     }
 }
 
@@ -69,12 +75,13 @@ mod tests {
         let memory = Memory::new(1 << 30);
         let transient = InMemory { bytes: 100 << 20, journaled_bytes: 0 };
         memory.account(InMemory::default(), transient);
-        assert!(!memory.is_short() && !memory.is_scarce());
+        assert!(!memory.is_short(false) && !memory.is_scarce());
         let journaled = InMemory { bytes: 60 << 20, journaled_bytes: 60 << 20 };
         memory.account(InMemory::default(), journaled);
-        assert!(memory.is_short() && !memory.is_scarce(), "what needs no record gets none for that");
+        assert!(memory.is_short(false) && !memory.is_scarce(), "what needs no record gets none for that");
+        assert!(!memory.is_short(true), "what consumers are about to take stays longer");
         memory.account(journaled, InMemory { bytes: 20 << 20, journaled_bytes: 20 << 20 });
-        assert!(!memory.is_short());
+        assert!(!memory.is_short(false));
         assert_eq!(memory.used(), 120 << 20);
     }
 }

@@ -53,7 +53,7 @@ pub(crate) async fn run(
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut work = Work::default();
     while stopping.run_until_cancelled(looks.tick()).await.is_some() {
-        if store.memory.is_short() {
+        if store.memory.is_short(false) {
             work.now_ms = clock.now_ms();
             topology.unload(&mut work);
         }

@@ -98,7 +98,7 @@ impl Queue {
             inner.accounted = now;
         };
         account(inner);
-        let short = memory.is_short();
+        let short = memory.is_short(inner.state.consumers() > 0);
         inner.state.short_of_memory(short);
         if short {
             account(inner);
