@@ -1,7 +1,7 @@
 //! The load generator, the same for every protocol: blocking sockets, a thread for each connection, no hop and no
 //! allocation for a message.
 //!
-//! A producer encodes its frames once and then only writes number and time into them ([`Frames`]), many in one write.
+//! A producer encodes its frames once and then only writes number and time into them (`Frames`), many in one write.
 //! A consumer reads many frames at once, and looks at them where they are. What protocols differ in is behind
 //! [`Protocol`]. Every delivery is checked ([`Checker`]).
 
