@@ -69,7 +69,7 @@ struct Inner {
     horizon: Horizon,
     /// The time for which the alarm is set; `u64::MAX` if it is not.
     alarm_ms: u64,
-    /// What the store's [`Memory`](crate::store::Memory) thinks that the queue's messages take up, in bytes.
+    /// What the store's [`Memory`](crate::store::Memory) thinks that the queue's messages take up.
     accounted: InMemory,
     /// A message cannot be read, and nothing is delivered beyond it.
     unreadable: bool,

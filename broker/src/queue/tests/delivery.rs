@@ -276,3 +276,22 @@ fn a_single_active_consumer_that_leaves_hands_over_before_it_has_settled() {
     rig.settle(second, &[(1, 1)], &Verb::Ack).unwrap();
     assert_eq!(rig.dispatch(), [(second, 2, "a".to_owned())], "what came back is in its old place");
 }
+
+#[test]
+fn a_publisher_is_asked_to_give_way_only_when_very_much_waits_for_nothing_but_room() {
+    let mut rig = rig(&[]);
+    let outlet = Arc::new(Outlet::new(1));
+    let consumer =
+        rig.state.subscribe(ConsumerSpec { outlet: Arc::clone(&outlet), ..spec(Credit::Unlimited) }).unwrap();
+    rig.publish_all("first second");
+    assert_eq!(rig.bodies(), "first");
+    assert_eq!(rig.state.waits_for_room_of(), None, "a little may wait");
+    rig.publish(&"x".repeat(2 << 20)).unwrap();
+    rig.dispatch();
+    assert_eq!(rig.state.waits_for_room_of(), Some(consumer.slot()));
+    assert!(outlet.sub(outlet.waiting()));
+    rig.state.resume();
+    assert_eq!(rig.bodies(), "second");
+    rig.state.cancel(consumer, START, &mut rig.fx);
+    assert_eq!(rig.state.waits_for_room_of(), None, "nobody is left to give way to");
+}
