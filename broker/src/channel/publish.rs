@@ -122,7 +122,7 @@ impl Publisher {
             }
             if self.tickets.iter().all(|ticket| ticket.number.is_some()) {
                 // Who waits for confirms does not run ahead of its consumers.
-                work.crowded = None;
+                work.only_queue = None;
             }
         }
         self.batch.clear();

@@ -87,8 +87,9 @@ impl<P: Protocol> Common<P> {
             self.context.store.wait_for_room().await;
         }
         // Nothing that a consumer does not read may hold up this client for more than a moment in a while.
-        if let Some(consumer) = self.work.crowded.take()
+        if let Some(queue) = self.work.only_queue.take()
             && self.work.now_ms >= self.gives_way_from_ms
+            && let Some(consumer) = queue.crowded()
             && !consumer.give_way().await
         {
             self.gives_way_from_ms = self.work.now_ms + IN_VAIN_MS;

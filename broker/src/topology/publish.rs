@@ -165,7 +165,7 @@ fn enqueue_all(batch: &[Pending], outcomes: &mut [Outcome], work: &mut Work) {
         && rest.iter().all(|pending| Arc::ptr_eq(&pending.resolved, first))
     {
         enqueue(queue, batch.iter().map(|pending| &pending.message), |index| index, outcomes, work);
-        work.crowded = queue.crowded();
+        work.only_queue = Some(Arc::clone(queue));
         return;
     }
     let places = batch.iter().enumerate();
@@ -182,7 +182,7 @@ fn enqueue_all(batch: &[Pending], outcomes: &mut [Outcome], work: &mut Work) {
         enqueue(queue, group_messages, message_index, outcomes, work);
     }
     // With several queues nobody gives way: one slow consumer would hold up those of the others.
-    work.crowded = None;
+    work.only_queue = None;
 }
 
 fn enqueue<'a>(

@@ -124,9 +124,10 @@ pub struct Work {
     declined: Vec<Position>,
     /// What the queues left to do, for [`crate::topology::Vhost::finish`].
     pub aftermath: Vec<Aftermath>,
-    /// Whom the queue that was published to waits for: a publisher that gives way to it (see [`Recipient::give_way`])
-    /// gets its messages through while they are in the processor's cache, instead of making a backlog of them.
-    pub crowded: Option<Arc<dyn Recipient>>,
+    /// The one queue that the latest batch went to: a publisher that gives way to its consumers (see
+    /// [`Queue::crowded`]) gets its messages through while they are in the processor's cache, instead of making a backlog
+    /// of them.
+    pub only_queue: Option<Arc<Queue>>,
 }
 
 impl Work {
