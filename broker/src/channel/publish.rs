@@ -56,13 +56,31 @@ const BATCH_BYTES_MAX: usize = 1024 * 1024;
 pub struct Publisher {
     cache: RouteCache<Arc<Resolved>>,
     route: Route,
-    /// What the latest message of the batch was published to, which is mostly what the next one is.
-    latest: Option<(Arc<Resolved>, Arc<Names>)>,
+    /// Of this batch.
+    latest: Option<Latest>,
     batch: Vec<Pending>,
     tickets: Vec<Ticket>,
     bytes: usize,
     outcomes: Vec<Outcome>,
     scratch: Vec<u8>,
+}
+
+/// What the latest message was published to, which is mostly what the next one is.
+#[derive(Debug)]
+struct Latest {
+    /// The router's generation that it holds for, if it holds for all messages with these names.
+    generation: Option<u64>,
+    resolved: Arc<Resolved>,
+    names: Arc<Names>,
+}
+
+impl Latest {
+    fn is_for(&self, generation: u64, publication: &Publication<'_>) -> bool {
+        self.generation == Some(generation)
+            && publication.goes_by_key_alone()
+            && exchange::same(self.names.exchange.as_str(), publication.exchange)
+            && exchange::same(self.names.routing_key.as_str(), publication.routing_key)
+    }
 }
 
 impl Publisher {
@@ -74,10 +92,23 @@ impl Publisher {
         ticket: Ticket,
         now_ms: u64,
     ) -> Result<bool, TopologyError> {
-        let resolved = self.resolve(vhost, &publication)?;
+        let latest = self.latest.take().filter(|latest| latest.is_for(vhost.generation(), &publication));
+        let latest = match latest {
+            Some(latest) => latest,
+            None => {
+                let (resolved, generation) = self.resolve(vhost, &publication)?;
+                Latest { generation, names: Arc::new(resolved.names()), resolved }
+            }
+        };
+        let resolved = Arc::clone(&latest.resolved);
         let routed = !resolved.queues.is_empty();
         self.bytes += publication.content.len();
-        let message = if routed { self.copy(publication, &resolved, now_ms) } else { Message::default() };
+        let message = if routed {
+            publication.into_message(Arc::clone(&latest.names), now_ms)
+        } else {
+            Message::default()
+        };
+        self.latest = Some(latest);
         self.batch.push(Pending { message, resolved });
         self.tickets.push(ticket);
         Ok(routed)
@@ -90,7 +121,7 @@ impl Publisher {
         publication: Publication<'_>,
         now_ms: u64,
     ) -> Result<Pending, TopologyError> {
-        let resolved = self.resolve(vhost, &publication)?;
+        let (resolved, _) = self.resolve(vhost, &publication)?;
         let names = Arc::new(resolved.names());
         Ok(Pending { message: publication.into_message(names, now_ms), resolved })
     }
@@ -132,15 +163,18 @@ impl Publisher {
         position
     }
 
+    /// Where the message goes, and the router's generation for which this holds for all with its names, if it does.
     fn resolve(
         &mut self,
         vhost: &Vhost,
         publication: &Publication<'_>,
-    ) -> Result<Arc<Resolved>, TopologyError> {
+    ) -> Result<(Arc<Resolved>, Option<u64>), TopologyError> {
         let Publication { exchange, routing_key, .. } = *publication;
-        let by_key_alone = publication.cc.is_empty() && publication.bcc.is_empty();
-        if by_key_alone && let Some(resolved) = self.cache.get(vhost.generation(), exchange, routing_key) {
-            return Ok(Arc::clone(resolved));
+        let generation = vhost.generation();
+        if publication.goes_by_key_alone()
+            && let Some(resolved) = self.cache.get(generation, exchange, routing_key)
+        {
+            return Ok((Arc::clone(resolved), Some(generation)));
         }
         let further_keys: Vec<RoutingKey> = publication.cc.iter().chain(&publication.bcc).cloned().collect();
         let headers = LazyCell::new(|| {
@@ -154,23 +188,15 @@ impl Publisher {
         if let Some(generation) = generation {
             self.cache.insert(generation, exchange, routing_key, Arc::clone(&resolved));
         }
-        Ok(resolved)
-    }
-
-    fn copy(&mut self, publication: Publication<'_>, resolved: &Arc<Resolved>, now_ms: u64) -> Message {
-        let names = match &self.latest {
-            Some((latest, names)) if Arc::ptr_eq(latest, resolved) => Arc::clone(names),
-            _ => {
-                let names = Arc::new(resolved.names());
-                self.latest = Some((Arc::clone(resolved), Arc::clone(&names)));
-                names
-            }
-        };
-        publication.into_message(names, now_ms)
+        Ok((resolved, generation))
     }
 }
 
 impl Publication<'_> {
+    fn goes_by_key_alone(&self) -> bool {
+        self.cc.is_empty() && self.bcc.is_empty()
+    }
+
     /// Copies the message: a slice of the connection's read buffer would keep all of that alive.
     fn into_message(self, names: Arc<Names>, now_ms: u64) -> Message {
         let head = Head {

@@ -28,7 +28,7 @@ mod topic;
 mod tests;
 
 pub use binding::{Binding, Destination};
-pub use cache::RouteCache;
+pub use cache::{RouteCache, same};
 pub use error::ExchangeError;
 pub use route::{Publisher, Routable, Route};
 pub use router::{LOG_EXCHANGE, Removed, Router, is_reserved};

@@ -96,7 +96,8 @@ pub struct Rare {
 impl Rare {
     /// It, unless there is nothing in it.
     pub fn unless_empty(self) -> Option<Box<Self>> {
-        (self != Self::default()).then(|| Box::new(self))
+        let empty = self.cc.is_empty() && self.bcc.is_empty() && self.deaths.is_none();
+        (!empty).then(|| Box::new(self))
     }
 }
 

@@ -417,5 +417,8 @@ fn of_channel(error: ChannelError) -> Violation {
 }
 
 fn keys(keys: leveret_protocol::Keys<'_>) -> Result<Vec<RoutingKey>, TopologyError> {
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
     Ok(keys.iter().map(RoutingKey::new).collect::<Result<Vec<_>, _>>()?)
 }
