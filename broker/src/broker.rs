@@ -11,7 +11,7 @@ use leveret_journal::faults::crash_point;
 use leveret_journal::{CommitError, Journal, OpenError, RealDisk};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,8 +24,7 @@ use crate::logs::{LogTap, LogTapReceiver};
 use crate::machine::pressure::{Levels, Pressure};
 use crate::queue::Work;
 use crate::store::{
-    Checkpoint, CheckpointError, Memory, Pins, Progress, ProgressReporter, Recovered, Replay, Store,
-    StoreError,
+    Checkpoint, CheckpointError, Memory, Pins, ProgressReporter, Recovered, Replay, Store, StoreError,
 };
 use crate::topology::{self, Alarms, Definition, READERS, Readers, Topology, VhostLimits};
 use crate::upkeep::reclaim;
@@ -175,9 +174,9 @@ impl Broker {
 
     /// Waits until the broker cannot go on, and says why. It never does if all is well.
     pub async fn failed(&self) -> String {
-        let mut progress = self.context.store.progress();
-        match progress.wait_for(|progress| progress.failure.is_some()).await {
-            Ok(progress) => progress.failure.as_deref().unwrap_or_default().to_owned(),
+        let mut health = self.context.store.health();
+        match health.wait_for(|health| health.failure.is_some()).await {
+            Ok(health) => health.failure.as_deref().unwrap_or_default().to_owned(),
             Err(_) => "the journal has ended".to_owned(),
         }
     }
@@ -353,8 +352,7 @@ fn checkpoint_path(data_dir: &Path) -> PathBuf {
 fn open(config: &Config, pressure: Arc<Pressure>, now_ms: u64) -> Result<Opened, StartError> {
     let path = config.data_dir.clone();
     make_private_dir(&path).map_err(|source| StartError::DataDir { path, source })?;
-    let (reporter, progress): (_, watch::Receiver<Progress>) =
-        ProgressReporter::with(move || pressure.hold_for_disk());
+    let (reporter, progress) = ProgressReporter::with(move || pressure.hold_for_disk());
     let options = leveret_journal::Options {
         dir: config.data_dir.join("journal"),
         segment_bytes: config.journal.segment_bytes as u64,
@@ -444,6 +442,7 @@ fn context(
         users: Arc::new(Users::new(config.users.clone(), key)?),
         throttle: Mutex::new(Throttle::default()),
         hashing: Semaphore::new(HASHING_MAX),
+        committing: connection::Committing::on_this_runtime(),
         clock,
         limits,
         gate: Arc::default(),
@@ -464,7 +463,7 @@ fn levels(config: &Config) -> Levels {
 /// Holds publishers back while disk or memory is short, until the broker stops.
 async fn watch_pressure(context: Arc<Context>, levels: Levels, data_dir: PathBuf) {
     tokio::select! {
-        () = context.pressure.run(levels, data_dir, context.store.progress(), |progress| progress.short_of_room) => {}
+        () = context.pressure.run(levels, data_dir, context.store.health(), |health| health.short_of_room) => {}
         () = context.stopping.cancelled() => {}
     }
 }
@@ -491,11 +490,11 @@ fn background(tasks: &TaskTracker, context: &Arc<Context>, alarms: Arc<Alarms>, 
     let (topology, store) = (Arc::clone(&context.topology), Arc::clone(&context.store));
     tasks.spawn(async move { reclaim::run(&topology, &store, clock, &checkpoint, &stopping).await });
     let context = Arc::clone(context);
-    let mut progress = context.store.progress();
+    let mut health = context.store.health();
     tasks.spawn(async move {
         tokio::select! {
             // Nothing can be confirmed any more, so nobody must go on as if it could.
-            _ = progress.wait_for(|progress| progress.failure.is_some()) => context.stop(),
+            _ = health.wait_for(|health| health.failure.is_some()) => context.stop(),
             () = context.stopping.cancelled() => {}
         }
     });

@@ -11,17 +11,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
 use crate::error::{CommitError, DiskError, During as _};
 use crate::faults::{crash_point, mutant};
 use crate::path;
 use crate::segment::{Folder, Segment};
-use crate::stage::{StagedBlock, Staging, Stop};
+use crate::stage::{StagedBlock, Staging, Stop, ThreadState};
 use crate::{Journal, Observer, Stats, Synced};
 
 /// How long the commit thread waits before it asks a disk that had no room again. Space that others free is not told.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often the commit thread looks at what may wait: it sees twice that something is there before it has waited for too
+/// long.
+const LOOK_EVERY: Duration = Duration::from_millis(Journal::LAZY_MAX.as_millis() as u64 / 2);
 
 /// What the commit thread shares with stagers and readers.
 pub(crate) struct Shared {
@@ -75,6 +79,54 @@ impl Shared {
         self.staged.notify_one();
     }
 
+    /// See [`Journal::commit_or_hurry`].
+    pub(crate) fn commit_or_hurry(&self, bytes_max: usize) -> bool {
+        let mut staging = self.staging.lock();
+        if staging.urgent || !staging.has_records() {
+            // Nothing to do, or the commit thread knows.
+            return false;
+        }
+        let alone = staging.quiet && staging.stop.is_none() && staging.bytes() <= bytes_max;
+        let resting = staging.resting.take_if(|_| alone);
+        let Some(mut committer) = resting else {
+            staging.urgent = true;
+            self.staged.notify_one();
+            return false;
+        };
+        if !committer.is_for_active(&staging) {
+            staging.resting = Some(committer);
+            staging.urgent = true;
+            self.staged.notify_one();
+            return false;
+        }
+        drop(staging);
+        committer.guarded(|committer| {
+            committer.take();
+            committer.commit()?;
+            Ok(Turn::Worked)
+        });
+        let mut staging = self.staging.lock();
+        staging.give_back(&mut committer.batch);
+        // It may have been asked for meanwhile, or there may be more to do than a commit.
+        if staging.thread == ThreadState::AwaitsCommitter || committer.has_work(&staging) {
+            self.staged.notify_one();
+        }
+        staging.resting = Some(committer);
+        true
+    }
+
+    /// Gives the commit thread the committer back that rested, if need be when somebody else has done a commit with it.
+    fn wake(&self, staging: &mut MutexGuard<'_, Staging>) -> Box<Committer> {
+        loop {
+            if let Some(committer) = staging.resting.take() {
+                staging.thread = ThreadState::Awake;
+                return committer;
+            }
+            staging.thread = ThreadState::AwaitsCommitter;
+            self.staged.wait(staging);
+        }
+    }
+
     fn fail(&self, failure: &CommitError) {
         tracing::error!(%failure, dir = %self.folder.dir.display(), "nothing more is written to the journal");
         let mut staging = self.staging.lock();
@@ -92,7 +144,7 @@ impl Shared {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Turn {
     Worked,
-    /// Only without waiting: there was nothing to do.
+    /// There was nothing to do, or no room for it.
     Idle,
     Ended,
 }
@@ -142,17 +194,35 @@ impl Committer {
     }
 
     /// Commits until told to stop, or until the disk fails.
-    pub(crate) fn run(mut self) {
-        while self.turn(true) != Turn::Ended {}
+    pub(crate) fn run(self) {
+        let mut committer = Box::new(self);
+        loop {
+            committer = committer.rest();
+            if committer.turn() == Turn::Ended {
+                return;
+            }
+        }
     }
 
     /// Commits what is staged, then does one piece of housekeeping, so that however much of it there is no commit waits
-    /// for more than one. With `wait` it waits until there is something to do.
-    pub(crate) fn turn(&mut self, wait: bool) -> Turn {
+    /// for more than one.
+    pub(crate) fn turn(&mut self) -> Turn {
+        self.guarded(Self::try_turn)
+    }
+
+    /// As [`Committer::turn`], for those who do not rest: a disk that had no room is asked again.
+    #[cfg(feature = "sim")]
+    pub(crate) fn step(&mut self) -> Turn {
+        self.refused = false;
+        self.turn()
+    }
+
+    /// A failure and a panic are final.
+    fn guarded(&mut self, act: impl FnOnce(&mut Self) -> Result<Turn, CommitError>) -> Turn {
         if self.ended {
             return Turn::Ended;
         }
-        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| self.try_turn(wait)));
+        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| act(self)));
         let turn = outcome.unwrap_or(Err(CommitError::Panicked)).unwrap_or_else(|failure| {
             self.shared.fail(&failure);
             Turn::Ended
@@ -161,8 +231,8 @@ impl Committer {
         turn
     }
 
-    fn try_turn(&mut self, wait: bool) -> Result<Turn, CommitError> {
-        let stop = self.take(wait);
+    fn try_turn(&mut self) -> Result<Turn, CommitError> {
+        let stop = self.take();
         if stop == Some(Stop::Abandon) {
             return Ok(Turn::Ended);
         }
@@ -181,29 +251,58 @@ impl Committer {
     }
 
     /// Takes what is staged and asked for.
-    fn take(&mut self, wait: bool) -> Option<Stop> {
+    fn take(&mut self) -> Option<Stop> {
         let shared = Arc::clone(&self.shared);
         let mut staging = shared.staging.lock();
         staging.give_back(&mut self.batch);
+        self.release_before = shared.folder.layout.number(staging.release_before);
+        self.held_up = None;
+        staging.take(&mut self.batch);
+        staging.stop
+    }
+
+    /// Waits until there is something to do. Meanwhile others may commit, see [`Shared::commit_or_hurry`].
+    fn rest(mut self: Box<Self>) -> Box<Self> {
+        let shared = Arc::clone(&self.shared);
+        let mut staging = shared.staging.lock();
+        staging.give_back(&mut self.batch);
+        let mut long_idle = false;
         loop {
             self.release_before = shared.folder.layout.number(staging.release_before);
-            let work = (staging.has_records() && staging.urgent) || self.has_housework();
-            if staging.stop.is_some() || !wait || (work && self.held_up.is_none()) {
-                if !wait {
-                    self.refused = false;
-                }
-                self.held_up = None;
-                staging.take(&mut self.batch);
-                return staging.stop;
+            if self.has_work(&staging) {
+                return self;
             }
-            if !self.refused && staging.has_records() {
-                staging.urgent |= shared.staged.wait_for(&mut staging, Journal::LAZY_MAX).timed_out();
-            } else if !self.refused {
+            let refused = self.refused;
+            let start = staging.start();
+            staging.resting = Some(self);
+            let timed_out = if long_idle && !refused {
+                staging.thread = ThreadState::Asleep;
                 shared.staged.wait(&mut staging);
-            } else if shared.staged.wait_for(&mut staging, RETRY_PAUSE).timed_out() {
+                false
+            } else {
+                let pause = if refused { RETRY_PAUSE } else { LOOK_EVERY };
+                shared.staged.wait_for(&mut staging, pause).timed_out()
+            };
+            self = shared.wake(&mut staging);
+            if refused && timed_out {
                 (self.refused, self.held_up) = (false, None);
             }
+            // What somebody else has committed meanwhile has not waited for long, nor has what came after it.
+            let nothing_went = timed_out && staging.start() == start;
+            staging.urgent |= nothing_went && staging.has_records() && !refused;
+            long_idle = nothing_went && !staging.has_records();
         }
+    }
+
+    fn has_work(&self, staging: &Staging) -> bool {
+        let work = (staging.has_records() && staging.urgent) || self.has_housework();
+        self.ended || staging.stop.is_some() || (work && self.held_up.is_none())
+    }
+
+    /// Whether what is staged needs nothing but a write and a sync.
+    fn is_for_active(&self, staging: &Staging) -> bool {
+        let segment = self.shared.folder.layout.number(staging.start());
+        !self.ended && self.held_up.is_none() && segment == self.active.number
     }
 
     /// Writes and syncs what was taken, as far as there are segments for it: the rest goes back to be taken again.

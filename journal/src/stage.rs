@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parking_lot::MutexGuard;
 
 use crate::block::{self, BLOCK_HEADER_BYTES, BlockKind};
-use crate::commit::Shared;
+use crate::commit::{Committer, Shared};
 use crate::error::{CommitError, StageError};
 use crate::faults::crash_point;
 use crate::record::{self, RECORD_HEADER_BYTES};
@@ -71,6 +71,17 @@ pub(crate) enum Stop {
     Abandon,
 }
 
+/// What the commit thread does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ThreadState {
+    /// It works, or rests and looks now and then whether something has waited for long.
+    Awake,
+    /// It waits to be told: nothing has been staged for long.
+    Asleep,
+    /// It has something to do, and somebody else has the committer.
+    AwaitsCommitter,
+}
+
 /// What is staged and not yet taken by the commit thread.
 pub(crate) struct Staging {
     layout: Layout,
@@ -85,6 +96,12 @@ pub(crate) struct Staging {
     pub(crate) failure: Option<CommitError>,
     /// Segments before this position are to go.
     pub(crate) release_before: u64,
+    /// What commits, while the commit thread has nothing to do: whoever needs a commit may use it.
+    pub(crate) resting: Option<Box<Committer>>,
+    pub(crate) thread: ThreadState,
+    /// While the latest commit was under way nothing was staged that somebody waits for. If that is so again, whoever
+    /// waits for the next one waits alone.
+    pub(crate) quiet: bool,
 }
 
 impl Staging {
@@ -100,6 +117,9 @@ impl Staging {
             stop: None,
             failure: None,
             release_before: 0,
+            resting: None,
+            thread: ThreadState::Awake,
+            quiet: true,
         };
         staging.begin_block(end);
         staging
@@ -113,9 +133,15 @@ impl Staging {
         self.open.records > 0 || !self.full.is_empty()
     }
 
+    /// How many bytes are staged and not yet taken.
+    pub(crate) fn bytes(&self) -> usize {
+        self.full.iter().chain([&self.open]).map(StagedBlock::record_bytes).sum()
+    }
+
     /// Moves everything staged to `batch`, in order.
     pub(crate) fn take(&mut self, batch: &mut Vec<StagedBlock>) {
         self.urgent = false;
+        self.quiet = true;
         self.close_block();
         batch.append(&mut self.full);
     }
@@ -211,7 +237,17 @@ pub struct Group<'a> {
     records_before: u32,
     limit: usize,
     refused: bool,
-    urgent: bool,
+    haste: Haste,
+}
+
+/// When a group is to go to disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Haste {
+    Now,
+    /// When somebody asks for it, which is soon.
+    OnceAsked,
+    /// With the next one.
+    None,
 }
 
 impl<'a> Group<'a> {
@@ -229,7 +265,15 @@ impl<'a> Group<'a> {
         }
         staging.reserve(bytes);
         let (bytes_before, records_before) = (staging.open.bytes.len(), staging.open.records);
-        Ok(Self { staging, shared, bytes_before, records_before, limit: bytes, refused: false, urgent: true })
+        Ok(Self {
+            staging,
+            shared,
+            bytes_before,
+            records_before,
+            limit: bytes,
+            refused: false,
+            haste: Haste::Now,
+        })
     }
 
     /// Appends a record whose payload is the parts joined, and returns its position, a multiple of 8.
@@ -251,7 +295,14 @@ impl<'a> Group<'a> {
     /// Nobody waits for it: it goes to the disk with the next group that somebody waits for, or when it has waited for
     /// [`Journal::LAZY_MAX`](crate::Journal::LAZY_MAX), and costs no sync of its own before.
     pub fn may_wait(&mut self) {
-        self.urgent = false;
+        self.haste = Haste::None;
+    }
+
+    /// Whoever waits for it calls [`Journal::hurry`](crate::Journal::hurry) or, what this is for,
+    /// [`Journal::commit_or_hurry`](crate::Journal::commit_or_hurry) soon: if commits come one at a time the commit thread
+    /// is not woken before. Without such a call it goes to the disk as one that may wait.
+    pub fn until_asked(&mut self) {
+        self.haste = Haste::OnceAsked;
     }
 
     /// Where the next record would go.
@@ -274,10 +325,18 @@ impl Drop for Group<'_> {
             let bytes = self.bytes();
             self.shared.staged_bytes.fetch_add(bytes, Ordering::Relaxed);
             self.shared.end.store(self.end().0, Ordering::Release);
+            if self.haste != Haste::None && self.staging.resting.is_none() {
+                self.staging.quiet = false;
+            }
+            let now = match self.haste {
+                Haste::Now => true,
+                Haste::OnceAsked => !self.staging.quiet,
+                Haste::None => false,
+            };
             // A whole block is enough to be worth a write.
-            let urgent = self.urgent || !self.staging.full.is_empty();
-            // The first one has the commit thread look at the time.
-            if urgent || self.records_before == 0 {
+            let urgent = now || !self.staging.full.is_empty();
+            // With something staged the commit thread looks at the time.
+            if urgent || self.staging.thread == ThreadState::Asleep {
                 self.shared.staged.notify_one();
             }
             self.staging.urgent |= urgent;

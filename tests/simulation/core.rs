@@ -8,7 +8,6 @@ use leveret_broker::store::{Checkpoint, Memory, Pins, Progress, ProgressReporter
 use leveret_broker::topology::{Alarms, Definition, Readers, Topology, Vhost, VhostLimits, compact};
 use leveret_journal::{Journal, OpenError, Options, Position, Recovery, SimDisk, Stepper};
 use leveret_protocol::VhostName;
-use tokio::sync::watch;
 
 use crate::checkpoint;
 
@@ -35,7 +34,7 @@ pub(crate) struct Core {
     pub(crate) topology: Topology,
     pub(crate) work: Work,
     pub(crate) recovery: Recovery,
-    progress: watch::Receiver<Progress>,
+    progress: Progress,
     stepper: Stepper,
     /// All before is known to be on disk.
     checked: u64,
@@ -105,7 +104,7 @@ impl Core {
 
     /// Why the journal has failed, if it has.
     pub(crate) fn failure(&self) -> Option<Arc<str>> {
-        self.progress.borrow().failure.clone()
+        self.progress.health.borrow().failure.clone()
     }
 
     /// What a confirm may be sent for.

@@ -93,12 +93,11 @@ impl Publisher {
         now_ms: u64,
     ) -> Result<bool, TopologyError> {
         let latest = self.latest.take().filter(|latest| latest.is_for(vhost.generation(), &publication));
-        let latest = match latest {
-            Some(latest) => latest,
-            None => {
-                let (resolved, generation) = self.resolve(vhost, &publication)?;
-                Latest { generation, names: Arc::new(resolved.names()), resolved }
-            }
+        let latest = if let Some(latest) = latest {
+            latest
+        } else {
+            let (resolved, generation) = self.resolve(vhost, &publication)?;
+            Latest { generation, names: Arc::new(resolved.names()), resolved }
         };
         let resolved = Arc::clone(&latest.resolved);
         let routed = !resolved.queues.is_empty();

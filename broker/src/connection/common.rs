@@ -114,7 +114,7 @@ impl<P: Protocol> Common<P> {
 
     /// Sends an encoded frame behind everything that was due, such as confirms that wait for the disk.
     pub(super) fn send_behind_all(&self, frame: bytes::Bytes) {
-        let failed = self.context.store.progress().borrow().failure.is_some();
+        let failed = self.context.store.has_failed();
         // A journal that has failed reaches no position any more.
         let position = (!failed).then(|| self.context.store.end());
         self.outbox.send_frame(frame, position);

@@ -8,6 +8,7 @@
 
 mod amqp;
 mod buffers;
+mod committing;
 mod common;
 mod login;
 mod native;
@@ -27,6 +28,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use self::amqp::Amqp;
+pub use self::committing::Committing;
 use self::common::Common;
 use self::native::Native;
 use self::outbox::Outbox;
@@ -71,6 +73,8 @@ pub struct Context {
     pub throttle: Mutex<Throttle>,
     /// Bounds how many password hashes are computed at a time, so that logins leave the processors to others.
     pub hashing: Semaphore,
+    /// Who commits what was written there.
+    pub committing: Committing,
     /// The time.
     pub clock: Clock,
     /// Bounds.
@@ -188,7 +192,7 @@ async fn attend<P: Protocol>(
     let writer = Writer::<_, P> {
         socket: write_half,
         outbox: Arc::clone(&outbox),
-        store: Arc::clone(&context.store),
+        context: Arc::clone(context),
         heartbeat: entered.heartbeat,
         encoder,
         resume: Arc::clone(&resume),

@@ -7,11 +7,11 @@ use bytes::BytesMut;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
 
+use super::Context;
 use super::buffers::{self, Lender};
 use super::outbox::{Outbox, Outgoing};
 use super::protocol::{Encoder, Protocol};
 use crate::channel::ConfirmRuns;
-use crate::store::Store;
 
 /// Everything that a batch encodes to is written once this much is there, in bytes.
 const WRITE_BYTES_AIM: usize = 256 * 1024;
@@ -26,7 +26,7 @@ const STALL_MAX: Duration = Duration::from_secs(60);
 pub(super) struct Writer<W, P: Protocol> {
     pub(super) socket: W,
     pub(super) outbox: Arc<Outbox<P>>,
-    pub(super) store: Arc<Store>,
+    pub(super) context: Arc<Context>,
     /// Something is sent at least this often, if at all.
     pub(super) heartbeat: Option<Duration>,
     pub(super) encoder: P::Encoder,
@@ -37,30 +37,31 @@ pub(super) struct Writer<W, P: Protocol> {
 impl<W: AsyncWrite + Unpin, P: Protocol> Writer<W, P> {
     /// Sends what the outbox gets, until it ends or the client cannot be reached any more.
     pub(super) async fn run(mut self) -> std::io::Result<()> {
-        let mut progress = self.store.progress();
+        let context = Arc::clone(&self.context);
+        let mut commits = context.store.commits();
         let mut batch = Vec::new();
         loop {
-            progress.mark_unchanged();
-            let left = self.outbox.take(self.store.synced(), &mut batch);
+            commits.mark_unchanged();
+            let left = self.outbox.take(context.store.synced(), &mut batch);
             if !batch.is_empty() {
                 let mut buffer = buffers::WRITING.with(Lender::lend);
                 self.send(&mut batch, &mut buffer).await?;
                 buffers::WRITING.with(|lender| lender.give_back(buffer));
                 continue;
             }
-            let failed = progress.borrow().failure.is_some();
+            let failed = context.store.has_failed();
             if left.ending && (!left.waiting || failed) {
                 return self.socket.shutdown().await;
             }
-            if left.waiting {
-                self.store.hurry();
+            if left.waiting && context.committing.commit_or_hurry(&context.store, &context.clock) {
+                continue;
             }
             let idle = self.heartbeat.unwrap_or(Duration::MAX) / 2;
             // What is there of a batch is worth keeping for the next, but not for long.
             let patience = if batch.capacity() > 0 { idle.min(BATCH_KEPT) } else { idle };
             tokio::select! {
                 () = self.outbox.rung() => {}
-                _ = progress.changed(), if left.waiting && !failed => {}
+                _ = commits.changed(), if left.waiting && !failed => {}
                 () = tokio::time::sleep(patience) => {
                     batch = Vec::new();
                     self.outbox.give_up_memory();

@@ -9,6 +9,7 @@ mod memory;
 mod message;
 mod moving;
 mod pins;
+mod progress;
 mod record;
 mod recovery;
 mod runs;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use leveret_journal::faults::crash_point;
-use leveret_journal::{CommitError, Journal, Observer, Position, ReadError, Synced, group_bytes};
+use leveret_journal::{CommitError, Journal, Position, ReadError, Synced, group_bytes};
 use tokio::sync::watch;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
@@ -32,6 +33,7 @@ pub use message::{Content, Head, Message, Names, Rare};
 pub use moving::Mover;
 use pins::Pin;
 pub use pins::{Pins, Place};
+pub use progress::{Health, Progress, ProgressReporter};
 pub use record::{Moved, RecordError, kind};
 pub use recovery::{Lost, Recovered, RecoveredQueue, Replay};
 pub use stub::{Pack, STUBS_PER_PACK, Stub, Stubs};
@@ -65,74 +67,23 @@ pub enum UnreadableMessage {
 /// commit does not wait for a whole batch of large messages.
 const GROUP_BYTES_AIM: usize = 256 * 1024;
 
+/// So little is no reason to wake the commit thread: whoever waits for it can as well commit it.
+const LITTLE_BYTES: usize = 16 * 1024;
+
 /// The journal, as the broker's parts use it.
 pub struct Store {
     journal: Arc<Journal>,
     pins: Arc<Pins>,
     /// What all messages in memory take up together.
     pub memory: Memory,
-    progress: watch::Receiver<Progress>,
+    progress: Progress,
     /// Behind the last definition that was written.
     definitions_end: AtomicU64,
 }
 
-/// What the commit thread reports.
-#[derive(Debug, Clone, Default)]
-pub struct Progress {
-    /// Rises with every commit; wakes those who wait for one.
-    pub commits: u64,
-    /// The journal cannot keep as many files ready as it should: publishers are to wait.
-    pub short_of_room: bool,
-    /// Why the journal stopped for good, if it did.
-    pub failure: Option<Arc<str>>,
-}
-
-/// Passes the commit thread's news on to whoever waits for them.
-pub struct ProgressReporter {
-    progress: watch::Sender<Progress>,
-    /// Called at once, by the commit thread, when the journal runs short of room: until publishers are held back it uses
-    /// up what is reserved for settles.
-    on_short: Box<dyn Fn() + Send + Sync>,
-}
-
-impl ProgressReporter {
-    /// A reporter for a journal, and what the store listens to.
-    pub fn new() -> (Arc<Self>, watch::Receiver<Progress>) {
-        Self::with(|| {})
-    }
-
-    /// As [`ProgressReporter::new`]; `on_short` must not wait for anything.
-    pub fn with(on_short: impl Fn() + Send + Sync + 'static) -> (Arc<Self>, watch::Receiver<Progress>) {
-        let (progress, receiver) = watch::channel(Progress::default());
-        (Arc::new(Self { progress, on_short: Box::new(on_short) }), receiver)
-    }
-}
-
-impl Observer for ProgressReporter {
-    fn committed(&self, _: Synced) {
-        self.progress.send_modify(|progress| progress.commits += 1);
-    }
-
-    fn failed(&self, error: &CommitError) {
-        self.progress.send_modify(|progress| progress.failure = Some(error.to_string().into()));
-    }
-
-    fn short_of_room(&self, short: bool) {
-        if short {
-            (self.on_short)();
-        }
-        self.progress.send_modify(|progress| progress.short_of_room = short);
-    }
-}
-
 impl Store {
     /// A store over a recovered journal whose observer reports to `progress`, and whose segments `pins` keeps.
-    pub fn new(
-        journal: Arc<Journal>,
-        pins: Arc<Pins>,
-        memory: Memory,
-        progress: watch::Receiver<Progress>,
-    ) -> Arc<Self> {
+    pub fn new(journal: Arc<Journal>, pins: Arc<Pins>, memory: Memory, progress: Progress) -> Arc<Self> {
         // Definitions may have been recovered from anywhere in the journal.
         let definitions_end = AtomicU64::new(journal.end().0);
         Arc::new(Self { journal, pins, memory, progress, definitions_end })
@@ -176,8 +127,18 @@ impl Store {
     }
 
     /// Tells of every commit, and of the failure that ends them.
-    pub fn progress(&self) -> watch::Receiver<Progress> {
-        self.progress.clone()
+    pub fn commits(&self) -> watch::Receiver<u64> {
+        self.progress.commits.clone()
+    }
+
+    /// Tells how the journal is.
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.progress.health.clone()
+    }
+
+    /// Whether nothing is ever committed any more.
+    pub fn has_failed(&self) -> bool {
+        self.progress.health.borrow().failure.is_some()
     }
 
     /// Whether the journal can take more before the disk has caught up. Publishers wait while it cannot.
@@ -188,6 +149,12 @@ impl Store {
     /// Somebody waits for what has been written. (What nobody waits for takes its time.)
     pub fn hurry(&self) {
         self.journal.hurry();
+    }
+
+    /// As [`Store::hurry`], but a little may be committed here and now, and this is `true`: see
+    /// [`Journal::commit_or_hurry`].
+    pub fn commit_or_hurry(&self) -> bool {
+        self.journal.commit_or_hurry(LITTLE_BYTES)
     }
 
     /// Waits until all up to `position` is durable. `false` if the journal failed before.
@@ -201,11 +168,11 @@ impl Store {
     }
 
     async fn wait_until(&self, reached: impl Fn() -> bool) -> bool {
-        let mut progress = self.progress.clone();
+        let mut commits = self.commits();
         if !reached() {
             self.hurry();
         }
-        progress.wait_for(|progress| progress.failure.is_some() || reached()).await.is_ok() && reached()
+        commits.wait_for(|_| self.has_failed() || reached()).await.is_ok() && reached()
     }
 
     /// Writes the messages' records and notes their positions in them. With each message comes the number of
@@ -275,9 +242,13 @@ impl Store {
         if batch.records.is_empty() {
             return Ok(self.journal.end());
         }
+        let little = self.journal.staged_bytes() + batch.bytes.len() <= LITTLE_BYTES;
         let mut group = self.journal.stage(group_bytes(batch.records.len(), batch.bytes.len()))?;
         if batch.may_wait() {
             group.may_wait();
+        } else if little {
+            // The writer that waits for it is soon there.
+            group.until_asked();
         }
         let mut rest = batch.bytes.as_slice();
         for (kind, length) in &batch.records {

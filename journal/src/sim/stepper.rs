@@ -21,7 +21,7 @@ impl Stepper {
     /// Commits what is staged and does one piece of housekeeping, and returns whether there was anything to do. Never
     /// again after a failure.
     pub fn step(&mut self) -> bool {
-        self.committer.turn(false) == Turn::Worked
+        self.committer.step() == Turn::Worked
     }
 
     /// Closes the journal, as [`Journal::close`] does with a thread.
