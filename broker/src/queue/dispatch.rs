@@ -59,12 +59,12 @@ impl State {
             return None;
         }
         let next = self.pop_live(now_ms, fx)?;
-        let short = self.short_of_memory;
+        let keeps_unacked = self.keeps_unacked;
         let held = self.holders.get_mut(holder)?;
         if let Some(share) = held.share.as_ref().filter(|_| !no_ack) {
             share.count(1);
         }
-        let (delivery, kept_bytes) = hand_over(next, holder, &mut held.unacked, no_ack, short, fx)?;
+        let (delivery, kept_bytes) = hand_over(next, holder, &mut held.unacked, no_ack, keeps_unacked, fx)?;
         self.count_unacked(no_ack, kept_bytes);
         Some(Got { delivery, ready_left: self.ready.len() })
     }
@@ -163,7 +163,7 @@ impl State {
         let room = consumer.outlet.room();
         let shares = share.is_some();
         let mut weight = 0;
-        let short = self.short_of_memory;
+        let keeps_unacked = self.keeps_unacked;
         for turn in 0..most {
             // Credit that is taken and not used would have to go back, and whoever was passed over meanwhile would
             // not hear of it. So it is taken only for a message that is there.
@@ -176,7 +176,7 @@ impl State {
             serving.consumer.spend_credit();
             let no_ack = serving.consumer.no_ack;
             let Some((delivery, kept_bytes)) =
-                hand_over(next, serving.id, serving.unacked, no_ack, short, fx)
+                hand_over(next, serving.id, serving.unacked, no_ack, keeps_unacked, fx)
             else {
                 break;
             };
@@ -242,13 +242,13 @@ impl State {
 }
 
 /// Makes a message that is in memory a delivery, which the holder keeps until it is settled, if it has to be. Gives how
-/// much memory is kept with it, in bytes: none if memory is short, for what comes back can be read again.
+/// much memory is kept with it, in bytes.
 fn hand_over(
     mut entry: Entry,
     holder: HolderId,
     unacked: &mut Unacked<Entry>,
     no_ack: bool,
-    short_of_memory: bool,
+    keeps_unacked: bool,
     fx: &mut Effects,
 ) -> Option<(Delivery, u64)> {
     let Entry { seq, redelivered, failed: delivery_count, .. } = entry;
@@ -258,7 +258,7 @@ fn hand_over(
         (unacked.skip(), entry.content.into_loaded()?)
     } else {
         let message = entry.content.loaded()?.clone();
-        if short_of_memory {
+        if !keeps_unacked {
             entry.unload();
         }
         kept_bytes = entry.loaded_bytes();

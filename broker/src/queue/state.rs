@@ -14,7 +14,7 @@ use super::limits::Limits;
 use super::ready::{Ready, Wanted};
 use super::settings::{Overflow, Settings};
 use super::turns::Turns;
-use crate::store::{Message, Seq, Stub, Stubs};
+use crate::store::{Message, Seq, Shortage, Stub, Stubs};
 
 /// One queue: what waits in it, who holds what of it, who gets the next message.
 ///
@@ -38,7 +38,8 @@ pub struct State {
     /// What unsettled deliveries take up in memory, in bytes.
     pub(super) unacked_bytes: u64,
     /// Whether what is in the journal is to be kept nowhere else, if it need not be.
-    pub(super) short_of_memory: bool,
+    /// Whether what a consumer holds stays in memory: what comes back can be read again.
+    pub(super) keeps_unacked: bool,
     reading: Reading,
     /// Empty between calls; kept so that a settle allocates nothing.
     scratch: Vec<(u64, Entry)>,
@@ -109,7 +110,7 @@ impl State {
             exclusively_used: false,
             unacked: 0,
             unacked_bytes: 0,
-            short_of_memory: false,
+            keeps_unacked: true,
             reading: Reading::No,
             scratch: Vec::new(),
             settings,
@@ -175,12 +176,12 @@ impl State {
         !self.ready.is_empty() && !self.ready.next_is_loaded()
     }
 
-    /// Says whether memory is short. While it is, the queue keeps in memory only what its consumers are about to get,
-    /// and what is nowhere else.
-    pub fn short_of_memory(&mut self, short: bool) {
-        self.short_of_memory = short;
-        if short {
-            self.ready.unload(self.consumers > 0);
+    /// Says how short memory is. While it is, the queue lets go of messages that are in the journal as well, a few each
+    /// time, until there is enough or it has only what its consumers are about to get.
+    pub fn short_of_memory(&mut self, shortage: Shortage) {
+        self.keeps_unacked = shortage != Shortage::Severe;
+        if shortage != Shortage::None {
+            self.ready.unload(shortage, self.consumers > 0);
         }
     }
 

@@ -1,15 +1,26 @@
 //! How much memory messages may take up before they are left to the journal.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What of the budget ready messages that are in the journal take up at most, in bytes, before queues without consumers
 /// let go of theirs. To have more of them in memory is no faster: they are read ahead of the consumers, and the system keeps
 /// the journal's pages for as long as there is room.
 const JOURNALED_BYTES_MAX: u64 = 48 << 20;
 
-/// The same for queues with consumers, which are about to take them. To let go of 48 MiB of a queue takes its lock for some
-/// milliseconds, which its publishers wait for: a consumer that lags behind is worth more memory than that.
+/// The same for queues with consumers, which are about to take them.
 const JOURNALED_BYTES_MAX_AWAITED: u64 = 192 << 20;
+
+/// How short memory is for a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Shortage {
+    /// There is enough.
+    #[default]
+    None,
+    /// What is in the journal anyway takes up more than it should: who has much of it lets go of some.
+    Tight,
+    /// All that can go has to.
+    Severe,
+}
 
 /// The one budget of all queues, in bytes of messages that are in memory. Queues account for what they have once a batch.
 ///
@@ -20,6 +31,31 @@ pub struct Memory {
     max: u64,
     used: AtomicU64,
     journaled: AtomicU64,
+    tight: Tight,
+    tight_awaited: Tight,
+}
+
+/// Whether a limit was exceeded and a quarter below it has not been reached since: he who lets go makes room for a while,
+/// and for others, too.
+#[derive(Debug)]
+struct Tight {
+    max: u64,
+    is: AtomicBool,
+}
+
+impl Tight {
+    fn new(max: u64) -> Self {
+        Self { max, is: AtomicBool::new(false) }
+    }
+
+    fn at(&self, bytes: u64) -> bool {
+        let was = self.is.load(Ordering::Relaxed);
+        let is = bytes > if was { self.max / 4 * 3 } else { self.max };
+        if is != was {
+            self.is.store(is, Ordering::Relaxed);
+        }
+        is
+    }
 }
 
 /// What the messages of a queue take up in memory, in bytes.
@@ -34,7 +70,13 @@ pub struct InMemory {
 impl Memory {
     /// A budget of that many bytes.
     pub fn new(max: u64) -> Self {
-        Self { max, used: AtomicU64::new(0), journaled: AtomicU64::new(0) }
+        Self {
+            max,
+            used: AtomicU64::new(0),
+            journaled: AtomicU64::new(0),
+            tight: Tight::new(JOURNALED_BYTES_MAX),
+            tight_awaited: Tight::new(JOURNALED_BYTES_MAX_AWAITED),
+        }
     }
 
     /// A queue that had `before` in memory has `now`.
@@ -59,10 +101,16 @@ impl Memory {
         self.used() > self.max / 2
     }
 
-    /// Whether queues, those with consumers or those without, are to let go of what they need not have in memory.
-    pub fn is_short(&self, consumed: bool) -> bool {
-        let journaled_max = if consumed { JOURNALED_BYTES_MAX_AWAITED } else { JOURNALED_BYTES_MAX };
-        self.used() > self.max || self.journaled.load(Ordering::Relaxed) > journaled_max
+    /// How short it is for queues, those with consumers or those without.
+    pub fn shortage(&self, consumed: bool) -> Shortage {
+        let tight = if consumed { &self.tight_awaited } else { &self.tight };
+        if self.used() > self.max {
+            Shortage::Severe
+        } else if tight.at(self.journaled.load(Ordering::Relaxed)) {
+            Shortage::Tight
+        } else {
+            Shortage::None
+        }
     }
 }
 
@@ -75,13 +123,19 @@ mod tests {
         let memory = Memory::new(1 << 30);
         let transient = InMemory { bytes: 100 << 20, journaled_bytes: 0 };
         memory.account(InMemory::default(), transient);
-        assert!(!memory.is_short(false) && !memory.is_scarce());
+        assert!(memory.shortage(false) == Shortage::None && !memory.is_scarce());
         let journaled = InMemory { bytes: 60 << 20, journaled_bytes: 60 << 20 };
         memory.account(InMemory::default(), journaled);
-        assert!(memory.is_short(false) && !memory.is_scarce(), "what needs no record gets none for that");
-        assert!(!memory.is_short(true), "what consumers are about to take stays longer");
-        memory.account(journaled, InMemory { bytes: 20 << 20, journaled_bytes: 20 << 20 });
-        assert!(!memory.is_short(false));
+        assert!(memory.shortage(false) == Shortage::Tight, "for those without consumers");
+        assert!(!memory.is_scarce(), "what needs no record gets none for that");
+        assert_eq!(memory.shortage(true), Shortage::None, "what consumers are about to take stays longer");
+        let less = InMemory { bytes: 40 << 20, journaled_bytes: 40 << 20 };
+        memory.account(journaled, less);
+        assert_eq!(memory.shortage(false), Shortage::Tight, "until there is room for a while");
+        memory.account(less, InMemory { bytes: 20 << 20, journaled_bytes: 20 << 20 });
+        assert_eq!(memory.shortage(false), Shortage::None);
         assert_eq!(memory.used(), 120 << 20);
+        memory.account(InMemory::default(), InMemory { bytes: 1 << 30, journaled_bytes: 0 });
+        assert_eq!(memory.shortage(true), Shortage::Severe);
     }
 }

@@ -28,7 +28,7 @@ use tokio::sync::watch;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use horizon::{Horizon, Reach};
-pub use memory::{InMemory, Memory};
+pub use memory::{InMemory, Memory, Shortage};
 pub use message::{Content, Head, Message, Names, Rare};
 pub use moving::Mover;
 use pins::Pin;

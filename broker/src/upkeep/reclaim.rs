@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::queue::{Queue, Work};
-use crate::store::{Checkpoint, CheckpointError, Seq, Store};
+use crate::store::{Checkpoint, CheckpointError, Seq, Shortage, Store};
 use crate::topology::{Definition, Topology};
 
 /// A checkpoint that was not made.
@@ -53,7 +53,7 @@ pub(crate) async fn run(
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut work = Work::default();
     while stopping.run_until_cancelled(looks.tick()).await.is_some() {
-        if store.memory.is_short(false) {
+        if store.memory.shortage(false) != Shortage::None {
             work.now_ms = clock.now_ms();
             topology.unload(&mut work);
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Inner, Queue, QueueGone, Work};
 use crate::queue::{Delivery, Effects, Got, HolderId, Wanted};
-use crate::store::InMemory;
+use crate::store::{InMemory, Shortage};
 
 impl Queue {
     /// Takes one message, if there is one.
@@ -83,9 +83,15 @@ impl Queue {
         self.act_and_answer(work, load, delivery)
     }
 
-    /// Lets go of messages that are in the journal, if memory is short. For a queue that nothing else happens to.
+    /// Lets go of messages that are in the journal, as long as memory is short. For a queue that nothing else happens to;
+    /// if something does after all, it comes in between.
     pub fn unload(self: &Arc<Self>, work: &mut Work) {
-        let _ = self.act(work, |_, _, _| ());
+        let mut before = u64::MAX;
+        while let Ok(now) = self.act(work, |inner, _, _| inner.accounted.journaled_bytes)
+            && now < before
+        {
+            before = now;
+        }
     }
 
     /// Tells the store how much memory the queue's messages take up, and acts on what that means.
@@ -98,9 +104,9 @@ impl Queue {
             inner.accounted = now;
         };
         account(inner);
-        let short = memory.is_short(inner.state.consumers() > 0);
-        inner.state.short_of_memory(short);
-        if short {
+        let shortage = memory.shortage(inner.state.consumers() > 0);
+        inner.state.short_of_memory(shortage);
+        if shortage != Shortage::None {
             account(inner);
         }
     }

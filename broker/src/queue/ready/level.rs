@@ -194,29 +194,50 @@ impl Level {
         }
     }
 
-    /// Lets go of messages that are in the journal, beyond the first ones with `keep_bytes` together. Gives how much
-    /// memory that was, and how many messages, see [`super::Ready`].
-    pub(super) fn unload(&mut self, keep_bytes: u64) -> (u64, u64) {
+    /// What its first messages take up in memory, up to that many bytes.
+    pub(super) fn first_bytes(&self, most: u64) -> u64 {
+        if most == 0 { 0 } else { first_with(&self.front, most).1 }
+    }
+
+    /// Lets go of messages that are in the journal, the last ones first: of about `most` of them, and of none of the
+    /// first ones with `keep_bytes` together. Gives how much memory that was, and how many messages, see [`super::Ready`].
+    pub(super) fn unload(&mut self, keep_bytes: u64, most: usize) -> Freed {
         let mut freed = Freed::default();
-        let kept = first_with(&self.front, keep_bytes);
-        if self.packs.is_empty() && self.back.is_empty() && self.front.len() - kept >= PACKED_MIN {
-            let behind = self.front.split_off(kept);
-            self.pack(behind, &mut freed);
-            self.front.shrink_to_fit();
-        }
-        // Few, or packed once already, or come back: packing it again and again would cost more than it saves.
-        self.front.range_mut(kept.min(self.front.len())..).for_each(|entry| freed.unload(entry));
-        if self.back.len() >= PACKED_MIN {
-            let back = std::mem::take(&mut self.back);
-            self.pack(back, &mut freed);
-        } else {
-            self.back.iter_mut().for_each(|entry| freed.unload(entry));
-        }
+        self.unload_back(most, &mut freed);
+        self.unload_front(keep_bytes, most, &mut freed);
         // Those that are nowhere else may be many, and are not to be looked at again and again.
         if std::mem::take(&mut self.strays_to_unload) {
             self.strays.values_mut().for_each(|entry| freed.unload(entry));
         }
-        (freed.bytes, freed.messages)
+        freed
+    }
+
+    fn unload_back(&mut self, most: usize, freed: &mut Freed) {
+        if self.back.len() < PACKED_MIN {
+            self.back.iter_mut().for_each(|entry| freed.unload(entry));
+            return;
+        }
+        let first = self.back.drain(..most.min(self.back.len())).collect();
+        let packs = self.pack(first, freed);
+        self.packs.extend(packs);
+        shrink_if_sparse(&mut self.back);
+    }
+
+    fn unload_front(&mut self, keep_bytes: u64, most: usize, freed: &mut Freed) {
+        let (kept, _) = first_with(&self.front, keep_bytes);
+        let last = self.front.len().saturating_sub(most).max(kept);
+        let is_loaded = |entry: &&Entry| entry.journaled_bytes() > 0;
+        if self.front.range(last..).filter(is_loaded).count() >= PACKED_MIN {
+            let behind = self.front.split_off(last);
+            for pack in self.pack(behind, freed).into_iter().rev() {
+                self.packs.push_front(pack);
+            }
+            shrink_if_sparse(&mut self.front);
+        } else {
+            // Few, or packed once already, or come back: packing it again and again would cost more than it saves.
+            let loaded = self.front.range_mut(kept..).rev().filter(|entry| entry.journaled_bytes() > 0);
+            loaded.take(most).for_each(|entry| freed.unload(entry));
+        }
     }
 
     fn entry_mut(&mut self, seq: Seq) -> Option<&mut Entry> {
@@ -229,8 +250,9 @@ impl Level {
         }
     }
 
-    /// Packs what comes behind all that is in `front` and `packs`.
-    fn pack(&mut self, entries: VecDeque<Entry>, freed: &mut Freed) {
+    /// Packs a part of the run. What has to stay in memory is among the strays then.
+    fn pack(&mut self, entries: VecDeque<Entry>, freed: &mut Freed) -> Vec<Pack> {
+        let mut packs = Vec::new();
         let mut stubs: Vec<Stub> = Vec::with_capacity(entries.len().min(STUBS_PER_PACK));
         for mut entry in entries {
             freed.unload(&mut entry);
@@ -239,11 +261,12 @@ impl Level {
                 None => drop(self.strays.insert(entry.seq.0, entry)),
             }
             if stubs.len() == STUBS_PER_PACK {
-                self.packs.extend(Pack::new(&stubs));
+                packs.extend(Pack::new(&stubs));
                 stubs.clear();
             }
         }
-        self.packs.extend(Pack::new(&stubs));
+        packs.extend(Pack::new(&stubs));
+        packs
     }
 
     /// Brings the next of the run to the front.
@@ -304,21 +327,25 @@ fn in_order<'a>(
     })
 }
 
-/// How many of the first entries have messages with `bytes` together.
-fn first_with(entries: &VecDeque<Entry>, bytes: u64) -> usize {
+/// How many of the first entries have messages with no more than `bytes` together, and how much that is.
+fn first_with(entries: &VecDeque<Entry>, bytes: u64) -> (usize, u64) {
     let mut sum = 0;
-    let within = entries.iter().take_while(|entry| {
-        sum += entry.loaded_bytes();
-        sum <= bytes
-    });
-    within.count()
+    for (count, entry) in entries.iter().enumerate() {
+        let with = sum + entry.loaded_bytes();
+        if with > bytes {
+            return (count, sum);
+        }
+        sum = with;
+    }
+    (entries.len(), sum)
 }
 
 /// What was let go of.
-#[derive(Default)]
-struct Freed {
-    bytes: u64,
-    messages: u64,
+#[derive(Debug, Default)]
+pub(super) struct Freed {
+    /// How much memory that was.
+    pub(super) bytes: u64,
+    pub(super) messages: u64,
 }
 
 impl Freed {
@@ -344,7 +371,7 @@ mod tests {
             let message = Message::new(Head { place, ..Head::default() }, &[0; 1000]);
             level.put(Entry::new(Seq(seq), message, NEVER));
         }
-        level.unload(0);
+        level.unload(0, usize::MAX);
         assert!(!level.head_is_loaded());
         assert!(level.wants(&mut 2000), "the head is to be read, or nothing is ever delivered again");
         assert_eq!(level.pop().map(|entry| entry.seq), Some(Seq(0)));

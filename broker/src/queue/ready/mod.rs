@@ -5,10 +5,11 @@ mod level;
 use std::collections::VecDeque;
 
 use leveret_journal::Position;
+use smallvec::SmallVec;
 
 use self::level::Level;
 use super::entry::{Entry, NEVER};
-use crate::store::{Message, Pack, Place, STUBS_PER_PACK, Seq, Stub, Stubs};
+use crate::store::{Message, Pack, Place, STUBS_PER_PACK, Seq, Shortage, Stub, Stubs};
 
 /// Deques below this capacity never give memory back.
 const CAPACITY_KEPT: usize = 4096;
@@ -23,6 +24,13 @@ const READ_AHEAD_BYTES: u64 = if cfg!(test) { u64::MAX } else { READ_BYTES_MAX /
 /// What of a queue stays in memory although memory is short, in bytes of messages: more than is ever read ahead, or what
 /// was read would be let go of at once.
 const KEPT_BYTES: u64 = if cfg!(test) { 400 } else { 2 * READ_BYTES_MAX };
+
+/// The same while it is not that short: what a consumer that keeps up never has waiting. It is not its queue that lets go
+/// for one that has more.
+const KEPT_BYTES_TIGHT: u64 = if cfg!(test) { 2 * KEPT_BYTES } else { 8 * KEPT_BYTES };
+
+/// How many messages leave memory in one go: more than come in one go.
+const UNLOADED_AT_ONCE: usize = if cfg!(test) { 3 } else { 1024 };
 
 /// All ready messages: a level for each priority, and on each the order of arrival.
 #[derive(Debug)]
@@ -236,18 +244,31 @@ impl Ready {
     }
 
     /// Memory is short: lets go of messages that are in the journal, but for the next ones; of those as well if
-    /// nobody waits for them.
-    pub(super) fn unload(&mut self, awaited: bool) {
-        let mut keep_bytes = if awaited { KEPT_BYTES } else { 0 };
+    /// nobody waits for them. Of so many at a time that whoever waits for the queue's lock does not notice: who adds
+    /// messages adds fewer in one go, and for others [`Ready::journaled_bytes`] says whether to go on.
+    pub(super) fn unload(&mut self, shortage: Shortage, awaited: bool) {
+        let mut keep_bytes = match shortage {
+            _ if !awaited => 0,
+            Shortage::Severe => KEPT_BYTES,
+            Shortage::Tight => KEPT_BYTES_TIGHT,
+            Shortage::None => return,
+        };
         if self.journaled_bytes <= keep_bytes {
             return;
         }
-        for level in self.levels.iter_mut().rev() {
-            let (bytes, messages) = level.unload(keep_bytes);
-            self.loaded_bytes -= bytes;
-            self.journaled_bytes -= bytes;
-            self.stored += messages;
-            keep_bytes = 0;
+        let keep = self.levels.iter().rev().map(|level| {
+            let keep_of_level = keep_bytes;
+            keep_bytes -= level.first_bytes(keep_bytes);
+            keep_of_level
+        });
+        let keep: SmallVec<[u64; 1]> = keep.collect();
+        let mut most = UNLOADED_AT_ONCE;
+        for (level, keep_bytes) in self.levels.iter_mut().zip(keep.into_iter().rev()) {
+            let freed = level.unload(keep_bytes, most);
+            self.loaded_bytes -= freed.bytes;
+            self.journaled_bytes -= freed.bytes;
+            self.stored += freed.messages;
+            most = most.saturating_sub(freed.messages as usize);
         }
     }
 

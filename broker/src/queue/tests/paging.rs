@@ -1,7 +1,7 @@
 //! A queue while memory is short.
 
 use super::*;
-use crate::store::Stubs;
+use crate::store::{Shortage, Stubs};
 
 /// A queue of durable messages whose bodies are their seqs.
 fn paged(messages: u64) -> Rig {
@@ -11,8 +11,38 @@ fn paged(messages: u64) -> Rig {
         let place = Some(pins.pin(Position(seq * 8)));
         rig.publish_message(message(&seq.to_string(), START).with(|head| head.place = place)).unwrap();
     }
-    rig.state.short_of_memory(true);
+    run_short(&mut rig);
     rig
+}
+
+/// Lets memory be short until the queue has let go of all that it can.
+fn run_short(rig: &mut Rig) {
+    let mut before = u64::MAX;
+    while rig.state.journaled_bytes() < before {
+        before = rig.state.journaled_bytes();
+        rig.state.short_of_memory(Shortage::Severe);
+    }
+}
+
+#[test]
+fn a_queue_lets_go_of_its_last_messages_first_and_of_a_few_at_a_time() {
+    let mut rig = paged(0);
+    let pins = Pins::new(1 << 20);
+    rig.state.short_of_memory(Shortage::None);
+    for seq in 0..20u64 {
+        let place = Some(pins.pin(Position(seq * 8)));
+        rig.publish_message(message(&seq.to_string(), START).with(|head| head.place = place)).unwrap();
+    }
+    let mut before = rig.state.journaled_bytes();
+    let weight = effects::weight(&message("10", START)) as u64;
+    for _ in 0..4 {
+        rig.state.short_of_memory(Shortage::Severe);
+        let freed = before - rig.state.journaled_bytes();
+        assert!(freed > 0 && freed <= 4 * weight, "{freed} bytes");
+        before -= freed;
+    }
+    rig.consumer(Credit::Unsettled(5));
+    assert_eq!(rig.bodies(), "0 1 2 3 4", "what is next is still there");
 }
 
 #[test]
@@ -31,7 +61,7 @@ fn a_message_that_is_nowhere_else_stays_in_memory_and_keeps_its_turn() {
         let place = (seq != 4).then(|| pins.pin(Position(seq * 8)));
         rig.publish_message(message(&seq.to_string(), START).with(|head| head.place = place)).unwrap();
     }
-    rig.state.short_of_memory(true);
+    run_short(&mut rig);
     assert_eq!(rig.state.loaded_bytes(), effects::weight(&message("4", START)) as u64);
     rig.consumer(Credit::Unlimited);
     rig.read();
@@ -100,7 +130,7 @@ fn the_next_message_is_read_first_though_another_one_came_back_out_of_order() {
     for tag in [1, 2] {
         rig.settle(holder, &[(tag, tag)], &Verb::Requeue).unwrap();
     }
-    rig.state.short_of_memory(true);
+    run_short(&mut rig);
     assert_eq!(rig.state.wanted_by_get().seqs, [Seq(0)]);
 }
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::store::Shortage;
 use operations::{Op, operations, settings};
 use reference::{Model, Party};
 
@@ -35,7 +36,7 @@ struct Pair {
     pins: Pins,
     /// Every message that can be read back.
     journal: Vec<Message>,
-    short: bool,
+    shortage: Shortage,
 }
 
 impl Pair {
@@ -50,7 +51,7 @@ impl Pair {
             holders: Vec::new(),
             pins: Pins::new(1 << 20),
             journal: Vec::new(),
-            short: false,
+            shortage: Shortage::None,
         }
     }
 
@@ -66,7 +67,7 @@ impl Pair {
         }
         self.compare();
         // As a queue's handle does after everything that happens.
-        self.state.short_of_memory(self.short);
+        self.state.short_of_memory(self.shortage);
         self.check_memory();
     }
 
@@ -99,7 +100,7 @@ impl Pair {
             Op::Publish { length, ttl_ms, age_ms, priority, stored } => {
                 self.publish(*length, *ttl_ms, *age_ms, *priority, *stored);
             }
-            Op::ShortOfMemory(short) => self.short = *short,
+            Op::ShortOfMemory(shortage) => self.shortage = *shortage,
             Op::Dispatch => {
                 self.state.dispatch(self.now, &mut self.fx);
                 let mut deliveries = self.take_deliveries();

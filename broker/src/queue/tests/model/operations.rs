@@ -6,6 +6,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use crate::queue::{Credit, DeadLetter, Overflow, QueueType, Settings, Verb};
+use crate::store::Shortage;
 
 #[derive(Debug, Clone)]
 pub(super) enum Op {
@@ -19,7 +20,7 @@ pub(super) enum Op {
         stored: bool,
     },
     Dispatch,
-    ShortOfMemory(bool),
+    ShortOfMemory(Shortage),
     Subscribe {
         priority: i32,
         exclusive: bool,
@@ -105,7 +106,7 @@ fn operation() -> impl Strategy<Value = Op> {
         30 => publish.prop_map(|(length, ttl_ms, age_ms, priority, stored)| {
             Op::Publish { length, ttl_ms, age_ms, priority, stored }
         }),
-        3 => any::<bool>().prop_map(Op::ShortOfMemory),
+        3 => prop_oneof![Just(Shortage::None), Just(Shortage::Tight), Just(Shortage::Severe)].prop_map(Op::ShortOfMemory),
         20 => Just(Op::Dispatch),
         8 => subscribe.prop_map(|(priority, exclusive, no_ack, credit, outlet, shares)| {
             Op::Subscribe { priority, exclusive, no_ack, credit, outlet, shares }
