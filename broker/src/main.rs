@@ -9,9 +9,14 @@ use leveret_broker::Broker;
 use leveret_broker::config::{Arguments, ArgumentsError, Config};
 use leveret_broker::inspect::{Command, CommandError};
 use leveret_broker::logs::{self, LogTap};
+use mimalloc::MiMalloc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 use tracing_subscriber::layer::SubscriberExt;
+
+/// Messages are allocated on one thread and freed on another.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// What `clap` exits with too when the command line is wrong.
 const EXIT_CONFIG: u8 = 2;
@@ -20,6 +25,9 @@ const EXIT_CONFIG: u8 = 2;
 const LOG_EVENTS_MAX: usize = 1024;
 
 fn main() -> ExitCode {
+    // The kernel clears a huge page on the first touch, which takes milliseconds, and nobody is served meanwhile. Where it
+    // cannot be told so the broker runs as well.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let command_line: Vec<_> = env::args_os().collect();
     match Command::parse(&command_line) {
         Ok(None) => {}
