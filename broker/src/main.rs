@@ -27,6 +27,7 @@ const LOG_EVENTS_MAX: usize = 1024;
 fn main() -> ExitCode {
     // The kernel clears a huge page on the first touch, which takes milliseconds, and nobody is served meanwhile. Where it
     // cannot be told so the broker runs as well.
+    #[cfg(target_os = "linux")]
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     let command_line: Vec<_> = env::args_os().collect();
     match Command::parse(&command_line) {
