@@ -89,7 +89,8 @@ fn deliver(criterion: &mut Criterion) {
                     exchange: "",
                     routing_key: "orders",
                 };
-                put_deliver(black_box(&mut buffer), 1, &deliver, FRAME_MAX, &properties, &BODY);
+                put_deliver(black_box(&mut buffer), 1, &deliver, &properties, BODY.len() as u64);
+                put_body(&mut buffer, 1, FRAME_MAX, &BODY);
             }
             assert!(buffer.len() > MESSAGES * BODY.len());
         });

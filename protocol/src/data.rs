@@ -8,13 +8,11 @@ use bytes::{BufMut, BytesMut};
 use crate::codes::ReplyCode;
 use crate::control::METADATA_BYTES_MAX;
 use crate::frame::FrameWriter;
+use crate::keys::{Keys, put_keys};
 use crate::kind;
 pub use crate::layout::DataError;
 use crate::layout::{Reader, le_u16, le_u32, le_u64, put_blob, put_short_string};
 use crate::name::NAME_BYTES_MAX;
-
-/// How many CC keys, and how many BCC keys, a message may have.
-pub const COPIES_MAX: usize = 64;
 
 /// How many ranges one settle frame may carry.
 pub const SETTLE_RANGES_MAX: usize = 4096;
@@ -61,45 +59,6 @@ pub enum Route<'a> {
     },
     /// By a number that the channel registered before.
     Alias(u32),
-}
-
-/// A list of short strings, read in place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Keys<'a> {
-    count: u8,
-    bytes: &'a [u8],
-}
-
-impl<'a> Keys<'a> {
-    /// The keys, one after the other.
-    pub fn iter(self) -> impl Iterator<Item = &'a str> {
-        let mut reader = Reader { frame: "", rest: self.bytes };
-        // `Keys::read` walked the list once, so nothing here can fail.
-        (0..self.count).map_while(move |_| reader.short_string("key").ok())
-    }
-
-    /// How many there are.
-    pub fn len(self) -> usize {
-        usize::from(self.count)
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(self) -> bool {
-        self.count == 0
-    }
-
-    fn read(reader: &mut Reader<'a>) -> Result<Self, DataError> {
-        let count = reader.u8("number of keys")?;
-        if usize::from(count) > COPIES_MAX {
-            return Err(reader.invalid("number of keys", "at most 64"));
-        }
-        let start = reader.rest;
-        for _ in 0..count {
-            reader.short_string("key")?;
-        }
-        let bytes = start.get(..start.len() - reader.rest.len()).unwrap_or_default();
-        Ok(Self { count, bytes })
-    }
 }
 
 /// A message on its way to an exchange. Publishes are numbered from 1 by their order on the channel.
@@ -298,8 +257,17 @@ pub struct DeliverParts<'a, K> {
 }
 
 impl<'a, K: ExactSizeIterator<Item = &'a str>> DeliverParts<'a, K> {
-    /// Appends the frame.
+    /// Appends the frame; gives its payload's length in bytes.
     pub fn encode(self, channel: u16, out: &mut BytesMut) -> usize {
+        let body = self.deliver.body;
+        out.reserve(self.deliver.properties.len() + body.len() + 96);
+        let length = self.encode_before_body(channel, out);
+        out.put_slice(body);
+        length
+    }
+
+    /// As [`Self::encode`], but without the body, whose bytes have to follow.
+    pub fn encode_before_body(self, channel: u16, out: &mut BytesMut) -> usize {
         use deliver_flag::{COPIES, DEATHS, PERSISTENT, PRIORITY, REDELIVERED, TTL};
         let Self { deliver, cc } = self;
         let flags = flag(deliver.redelivered.is_some(), REDELIVERED)
@@ -308,7 +276,7 @@ impl<'a, K: ExactSizeIterator<Item = &'a str>> DeliverParts<'a, K> {
             | flag(deliver.ttl_ms.is_some(), TTL)
             | flag(cc.len() > 0, COPIES)
             | flag(!deliver.deaths.is_empty(), DEATHS);
-        out.reserve(deliver.properties.len() + deliver.body.len() + 96);
+        out.reserve(deliver.properties.len() + 96);
         let frame = FrameWriter::begin(out, kind::DELIVER, flags, channel);
         frame.out.put_u32_le(deliver.consumer);
         frame.out.put_u64_le(deliver.tag);
@@ -331,8 +299,7 @@ impl<'a, K: ExactSizeIterator<Item = &'a str>> DeliverParts<'a, K> {
             put_blob(frame.out, deliver.deaths);
         }
         put_blob(frame.out, deliver.properties);
-        frame.out.put_slice(deliver.body);
-        frame.end()
+        frame.end_before(deliver.body.len())
     }
 }
 
@@ -590,9 +557,4 @@ impl Credit {
 
 fn flag(set: bool, flag: u8) -> u8 {
     if set { flag } else { 0 }
-}
-
-fn put_keys<'a>(out: &mut BytesMut, keys: impl ExactSizeIterator<Item = &'a str>) {
-    out.put_u8(keys.len().min(COPIES_MAX) as u8);
-    keys.take(COPIES_MAX).for_each(|key| put_short_string(out, key));
 }

@@ -137,7 +137,12 @@ impl<'a> FrameWriter<'a> {
     ///
     /// Payloads are built from parts that were checked against the frame limit, which fits 32 bits.
     pub fn end(self) -> usize {
-        let length = self.out.len() - self.start - HEADER_BYTES;
+        self.end_before(0)
+    }
+
+    /// As [`FrameWriter::end`], of a payload of which so many bytes have yet to come.
+    pub fn end_before(self, more: usize) -> usize {
+        let length = self.out.len() - self.start - HEADER_BYTES + more;
         if let Some(field) = self.out.get_mut(self.start..self.start + 4) {
             field.copy_from_slice(&(length as u32).to_le_bytes());
         }

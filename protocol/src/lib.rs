@@ -16,6 +16,7 @@ mod control;
 mod data;
 mod death;
 mod frame;
+mod keys;
 pub mod kind;
 mod layout;
 mod name;
@@ -37,14 +38,15 @@ pub use control::{
     PublishingPaused, PublishingResumed, PurgeQueue, ROUTE_ALIASES_MAX, RegisterRoute, Response, Unbind,
 };
 pub use data::{
-    COPIES_MAX, Confirm, Credit, DataError, Deliver, DeliverParts, Keys, NOTE_BYTES_MAX, Outcome, Publish,
-    PublishParts, Ranges, Return, Route, SETTLE_RANGES_MAX, Settle, SettleParts, Verb,
+    Confirm, Credit, DataError, Deliver, DeliverParts, NOTE_BYTES_MAX, Outcome, Publish, PublishParts,
+    Ranges, Return, Route, SETTLE_RANGES_MAX, Settle, SettleParts, Verb,
 };
 pub use death::{DEATHS_MAX, Death, DeathHistory, DeathReason, DeathSummary};
 pub use frame::{
     FRAME_BYTES_BEFORE_OPEN, FRAME_BYTES_DEFAULT, FRAME_BYTES_MIN, Frame, FrameRef, FrameTooLarge,
     FrameWriter, HEADER_BYTES,
 };
+pub use keys::{COPIES_MAX, Keys};
 pub use name::{ExchangeName, NAME_BYTES_MAX, NameError, QueueName, RoutingKey, VhostName, check_name};
 pub use opening::{OPENING_BYTES, OpeningError, VERSION, check_opening, is_http, opening};
 pub use properties::{Properties, PropertiesError, PropertiesFormat};

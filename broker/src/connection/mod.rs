@@ -10,6 +10,7 @@ mod amqp;
 mod buffers;
 mod committing;
 mod common;
+mod gather;
 mod login;
 mod native;
 mod outbox;

@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
 
 use super::common::Common;
+use super::gather::Gather;
 use super::login::Refused;
 use super::{Context, Violation};
 use crate::channel::ConfirmRuns;
@@ -111,13 +112,9 @@ pub(super) struct Unfit {
 
 /// Outbox -> frames.
 pub(super) trait Encoder<P: Protocol>: Send {
-    /// Appends a delivery. One that does not fit leaves the buffer as it was.
-    fn deliver(
-        &mut self,
-        consumer: &P::Consumer,
-        delivery: &Delivery,
-        buffer: &mut BytesMut,
-    ) -> Result<(), Unfit>;
+    /// Appends a delivery. One that does not fit leaves what is there as it was.
+    fn deliver(&mut self, consumer: &P::Consumer, delivery: &Delivery, out: &mut Gather)
+    -> Result<(), Unfit>;
 
     /// Appends an answer whose turn has come.
     fn late(&mut self, late: P::Late, buffer: &mut BytesMut);

@@ -1,20 +1,26 @@
 //! Outbox -> socket: one write a batch.
 
+use std::future::poll_fn;
+use std::io::IoSlice;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
 
 use super::Context;
 use super::buffers::{self, Lender};
+use super::gather::Gather;
 use super::outbox::{Outbox, Outgoing};
 use super::protocol::{Encoder, Protocol};
 use crate::channel::ConfirmRuns;
 
 /// Everything that a batch encodes to is written once this much is there, in bytes.
 const WRITE_BYTES_AIM: usize = 256 * 1024;
+
+/// How many pieces of memory one write takes.
+const SLICES_MAX: usize = 512;
 
 /// How long an idle connection keeps the memory that its last batch took.
 const BATCH_KEPT: Duration = Duration::from_secs(1);
@@ -44,9 +50,9 @@ impl<W: AsyncWrite + Unpin, P: Protocol> Writer<W, P> {
             commits.mark_unchanged();
             let left = self.outbox.take(context.store.synced(), &mut batch);
             if !batch.is_empty() {
-                let mut buffer = buffers::WRITING.with(Lender::lend);
-                self.send(&mut batch, &mut buffer).await?;
-                buffers::WRITING.with(|lender| lender.give_back(buffer));
+                let mut out = Gather::with(buffers::WRITING.with(Lender::lend));
+                self.send(&mut batch, &mut out).await?;
+                buffers::WRITING.with(|lender| lender.give_back(out.bytes));
                 continue;
             }
             let failed = context.store.has_failed();
@@ -66,16 +72,16 @@ impl<W: AsyncWrite + Unpin, P: Protocol> Writer<W, P> {
                     batch = Vec::new();
                     self.outbox.give_up_memory();
                     if patience == idle {
-                        let mut buffer = BytesMut::new();
-                        self.encoder.heartbeat(&mut buffer);
-                        self.write(&mut buffer).await?;
+                        let mut out = Gather::default();
+                        self.encoder.heartbeat(&mut out.bytes);
+                        self.write(&mut out).await?;
                     }
                 }
             }
         }
     }
 
-    async fn send(&mut self, batch: &mut Vec<Outgoing<P>>, buffer: &mut BytesMut) -> std::io::Result<()> {
+    async fn send(&mut self, batch: &mut Vec<Outgoing<P>>, out: &mut Gather) -> std::io::Result<()> {
         let mut delivered = 0;
         let mut answered = 0;
         let mut confirms = ConfirmRuns::default();
@@ -83,30 +89,30 @@ impl<W: AsyncWrite + Unpin, P: Protocol> Writer<W, P> {
         for outgoing in batch.drain(..) {
             answered += outgoing.answer_bytes();
             if !confirms.is_empty() && outgoing.is_answer() {
-                self.encoder.confirms(&mut confirms, buffer);
+                self.encoder.confirms(&mut confirms, &mut out.bytes);
             }
             match outgoing {
                 Outgoing::Confirm(channel, confirm) => confirms.merge(channel, confirm),
-                Outgoing::Frame(frame) => buffer.extend_from_slice(&frame),
-                Outgoing::Late { answer, .. } => self.encoder.late(answer, buffer),
+                Outgoing::Frame(frame) => out.bytes.extend_from_slice(&frame),
+                Outgoing::Late { answer, .. } => self.encoder.late(answer, &mut out.bytes),
                 Outgoing::For(next) => consumer = Some(next),
                 Outgoing::Deliver(delivery) => {
                     delivered += delivery.weight();
                     if let Some(consumer) = &consumer
-                        && let Err(unfit) = self.encoder.deliver(consumer, &delivery, buffer)
+                        && let Err(unfit) = self.encoder.deliver(consumer, &delivery, out)
                     {
                         self.outbox.does_not_fit(unfit);
                         self.resume.notify_one();
                     }
                 }
             }
-            if buffer.len() >= WRITE_BYTES_AIM {
-                self.write(buffer).await?;
+            if out.len() >= WRITE_BYTES_AIM {
+                self.write(out).await?;
                 self.account(&mut delivered, &mut answered);
             }
         }
-        self.encoder.confirms(&mut confirms, buffer);
-        self.write(buffer).await?;
+        self.encoder.confirms(&mut confirms, &mut out.bytes);
+        self.write(out).await?;
         self.account(&mut delivered, &mut answered);
         Ok(())
     }
@@ -118,12 +124,19 @@ impl<W: AsyncWrite + Unpin, P: Protocol> Writer<W, P> {
         self.outbox.sent(std::mem::take(answered));
     }
 
-    async fn write(&mut self, buffer: &mut BytesMut) -> std::io::Result<()> {
-        while !buffer.is_empty() {
+    async fn write(&mut self, out: &mut Gather) -> std::io::Result<()> {
+        while !out.is_empty() {
+            let socket = &mut self.socket;
+            // On the stack for the length of a call, and not in a task that may be idle for hours.
+            let write = poll_fn(|cx| {
+                let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+                let count = out.fill(&mut slices);
+                Pin::new(&mut *socket).poll_write_vectored(cx, slices.get(..count).unwrap_or_default())
+            });
             // For each piece and not for all: a slow client that reads is not one that stalls.
-            match tokio::time::timeout(STALL_MAX, self.socket.write_buf(buffer)).await {
+            match tokio::time::timeout(STALL_MAX, write).await {
                 Ok(Ok(0)) => return Err(std::io::ErrorKind::WriteZero.into()),
-                Ok(written) => drop(written?),
+                Ok(written) => out.advance(written?),
                 Err(_) => return Err(std::io::ErrorKind::TimedOut.into()),
             }
         }

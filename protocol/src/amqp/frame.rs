@@ -8,6 +8,8 @@
 //! | 7      | n    | payload                                  |
 //! | 7 + n  | 1    | 0xCE                                     |
 
+use std::ops::Range;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::methods::Method;
@@ -20,7 +22,8 @@ pub const FRAME_OVERHEAD_BYTES: usize = HEAD_BYTES + 1;
 pub const FRAME_MAX_MIN: u32 = 4096;
 
 pub(super) const HEAD_BYTES: usize = 7;
-pub(super) const FRAME_END: u8 = 0xCE;
+/// The last byte of every frame.
+pub const FRAME_END: u8 = 0xCE;
 
 /// How much room for a large frame is made at a time, so that a head that promises much costs nothing until the bytes
 /// come.
@@ -142,15 +145,28 @@ pub fn put_header(out: &mut BytesMut, channel: u16, body_size: u64, properties: 
 
 /// Appends as many body frames as `frame_max` asks for; none for an empty body. A `frame_max` of 0 is no limit.
 pub fn put_body(out: &mut BytesMut, channel: u16, frame_max: usize, body: &[u8]) {
-    let piece_bytes = piece_bytes(frame_max);
     out.reserve(framed_body_bytes(frame_max, body));
-    let [c0, c1] = channel.to_be_bytes();
-    for piece in body.chunks(piece_bytes) {
-        let [l0, l1, l2, l3] = (piece.len() as u32).to_be_bytes();
-        out.put_slice(&[FrameKind::Body as u8, c0, c1, l0, l1, l2, l3]);
-        out.put_slice(piece);
+    for (head, part) in body_frames(channel, frame_max, body.len()) {
+        out.put_slice(&head);
+        out.put_slice(body.get(part).unwrap_or_default());
         out.put_u8(FRAME_END);
     }
+}
+
+/// The frames of a body of that length: of each what comes before its part of the body, and which part that is. Behind it
+/// comes [`FRAME_END`].
+pub fn body_frames(
+    channel: u16,
+    frame_max: usize,
+    body_bytes: usize,
+) -> impl Iterator<Item = ([u8; HEAD_BYTES], Range<usize>)> {
+    let [c0, c1] = channel.to_be_bytes();
+    let piece_bytes = piece_bytes(frame_max);
+    (0..body_bytes).step_by(piece_bytes).map(move |start| {
+        let part = start..body_bytes.min(start.saturating_add(piece_bytes));
+        let [l0, l1, l2, l3] = (part.len() as u32).to_be_bytes();
+        ([FrameKind::Body as u8, c0, c1, l0, l1, l2, l3], part)
+    })
 }
 
 /// What a body takes in frames, in bytes.

@@ -36,8 +36,8 @@ pub use assembly::{Assembled, Assembler, AssemblyError, Content};
 pub use content::{BasicProperties, ContentError, ContentHeader, NO_PROPERTIES};
 pub use convert::{Envelope, to_amqp, to_native};
 pub use frame::{
-    FRAME_MAX_MIN, FRAME_OVERHEAD_BYTES, Frame, FrameError, FrameKind, put_body, put_header, put_heartbeat,
-    put_method,
+    FRAME_END, FRAME_MAX_MIN, FRAME_OVERHEAD_BYTES, Frame, FrameError, FrameKind, body_frames, put_body,
+    put_header, put_heartbeat, put_method,
 };
 pub use headers::HeaderChanges;
 pub use methods::{Method, MethodError, basic, channel, confirm, connection, exchange, queue, tx};

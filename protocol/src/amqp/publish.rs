@@ -4,7 +4,7 @@ use super::content::{BasicProperties, ContentError};
 use super::headers::{BCC, CC, HeaderChanges};
 use super::table::FieldValue;
 use crate::codes::ReplyCode;
-use crate::data::COPIES_MAX;
+use crate::keys::COPIES_MAX;
 use crate::name::{NameError, RoutingKey};
 
 use bytes::Bytes;

@@ -6,7 +6,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::frame::{FRAME_END, FRAME_OVERHEAD_BYTES, FrameKind, HEAD_BYTES, framed_body_bytes, put_body};
+use super::frame::{FRAME_END, FRAME_OVERHEAD_BYTES, FrameKind, HEAD_BYTES};
 use super::methods::{basic, publish_in};
 use crate::name::{NAME_BYTES_MAX, floor_char_boundary};
 
@@ -79,15 +79,14 @@ fn next(buffer: &[u8], kind: FrameKind, limit: usize) -> Option<(u16, &[u8], &[u
     (end == FRAME_END).then_some((u16::from_be_bytes([c0, c1]), payload, rest))
 }
 
-/// Appends a delivery: the method, its header and its body. As [`super::put_method`], [`super::put_header`] and
-/// [`super::put_body`] one after the other.
+/// Appends a delivery but for its body: the method and its header. As [`super::put_method`] and [`super::put_header`] one
+/// after the other.
 pub fn put_deliver(
     out: &mut BytesMut,
     channel: u16,
     deliver: &basic::Deliver<'_>,
-    frame_max: usize,
     properties: &[u8],
-    body: &[u8],
+    body_bytes: u64,
 ) {
     let [c0, c1] = channel.to_be_bytes();
     let consumer_tag = short(deliver.consumer_tag);
@@ -95,7 +94,7 @@ pub fn put_deliver(
     // Class, method, three lengths of strings, the tag and the flag.
     let method_bytes = 4 + 3 + 8 + 1 + consumer_tag.len() + exchange.len() + routing_key.len();
     let header_bytes = 12 + properties.len();
-    out.reserve(method_bytes + header_bytes + 2 * FRAME_OVERHEAD_BYTES + framed_body_bytes(frame_max, body));
+    out.reserve(method_bytes + header_bytes + 2 * FRAME_OVERHEAD_BYTES);
 
     let [l0, l1, l2, l3] = (method_bytes as u32).to_be_bytes();
     let method = FrameKind::Method as u8;
@@ -109,12 +108,11 @@ pub fn put_deliver(
     out.put_slice(routing_key);
 
     let [l0, l1, l2, l3] = (header_bytes as u32).to_be_bytes();
-    let [b0, b1, b2, b3, b4, b5, b6, b7] = (body.len() as u64).to_be_bytes();
+    let [b0, b1, b2, b3, b4, b5, b6, b7] = body_bytes.to_be_bytes();
     let header = FrameKind::Header as u8;
     out.put_slice(&[FRAME_END, header, c0, c1, l0, l1, l2, l3, 0, 60, 0, 0, b0, b1, b2, b3, b4, b5, b6, b7]);
     out.put_slice(properties);
     out.put_u8(FRAME_END);
-    put_body(out, channel, frame_max, body);
 }
 
 /// As much of a name as fits a short string.

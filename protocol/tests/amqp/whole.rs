@@ -121,7 +121,8 @@ proptest! {
         };
         let (properties, body) = (properties(None, Some(2)), vec![7; body_bytes]);
         let (mut together, mut apart) = (BytesMut::new(), BytesMut::new());
-        put_deliver(&mut together, channel, &deliver, FRAME_MAX, &properties, &body);
+        put_deliver(&mut together, channel, &deliver, &properties, body.len() as u64);
+        put_body(&mut together, channel, FRAME_MAX, &body);
         put_method(&mut apart, channel, deliver);
         put_header(&mut apart, channel, body.len() as u64, &properties);
         put_body(&mut apart, channel, FRAME_MAX, &body);

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use leveret_protocol::Outcome;
 use leveret_protocol::amqp::{
-    self, Envelope, FRAME_OVERHEAD_BYTES, NO_PROPERTIES, basic, put_body, put_deliver, put_header,
-    put_heartbeat, put_method,
+    self, Envelope, FRAME_END, FRAME_OVERHEAD_BYTES, NO_PROPERTIES, basic, body_frames, put_body,
+    put_deliver, put_header, put_heartbeat, put_method,
 };
 
+use super::super::gather::Gather;
 use super::super::protocol::{Encoder, Unfit};
 use super::get::GetOk;
 use super::ledger::Place;
@@ -32,7 +33,7 @@ impl Encoder<Amqp> for AmqpEncoder {
         &mut self,
         consumer: &Arc<Consumer>,
         delivery: &Delivery,
-        buffer: &mut BytesMut,
+        out: &mut Gather,
     ) -> Result<(), Unfit> {
         let Consumer { channel, number, .. } = **consumer;
         let properties = properties(delivery);
@@ -47,7 +48,13 @@ impl Encoder<Amqp> for AmqpEncoder {
             exchange: delivery.message.exchange().as_str(),
             routing_key: delivery.message.routing_key().as_str(),
         };
-        put_deliver(buffer, channel, &deliver, self.frame_bytes_max, &properties, delivery.message.body());
+        let body_bytes = delivery.message.body().len();
+        put_deliver(&mut out.bytes, channel, &deliver, &properties, body_bytes as u64);
+        for (head, part) in body_frames(channel, self.frame_bytes_max, body_bytes) {
+            out.bytes.extend_from_slice(&head);
+            out.put_body(&delivery.message, part);
+            out.bytes.extend_from_slice(&[FRAME_END]);
+        }
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use bytes::BytesMut;
 use leveret_protocol::{Confirm, Deliver, DeliverParts, FrameWriter, Keys, RoutingKey, amqp, kind};
 
+use super::super::gather::Gather;
 use super::super::protocol::{Encoder, Unfit};
 use super::{Consumer, Native};
 use crate::channel::ConfirmRuns;
@@ -18,18 +19,14 @@ pub(in super::super) struct NativeEncoder {
 }
 
 impl Encoder<Native> for NativeEncoder {
-    fn deliver(
-        &mut self,
-        consumer: &Consumer,
-        delivery: &Delivery,
-        buffer: &mut BytesMut,
-    ) -> Result<(), Unfit> {
+    fn deliver(&mut self, consumer: &Consumer, delivery: &Delivery, out: &mut Gather) -> Result<(), Unfit> {
         let Consumer { channel, number } = *consumer;
-        let start = buffer.len();
-        if encode_delivery(channel, number, delivery, buffer) > self.frame_bytes_max {
-            buffer.truncate(start);
+        let start = out.bytes.len();
+        if encode_before_body(channel, number, delivery, &mut out.bytes) > self.frame_bytes_max {
+            out.bytes.truncate(start);
             return Err(Unfit { channel, consumer: number, tag: delivery.tag });
         }
+        out.put_body(&delivery.message, 0..delivery.message.body().len());
         Ok(())
     }
 
@@ -60,6 +57,13 @@ pub(super) fn encode_delivery(
     delivery: &Delivery,
     buffer: &mut BytesMut,
 ) -> usize {
+    let length = encode_before_body(channel, consumer, delivery, buffer);
+    buffer.extend_from_slice(delivery.message.body());
+    length
+}
+
+/// As [`encode_delivery`], but for the body.
+fn encode_before_body(channel: u16, consumer: u32, delivery: &Delivery, buffer: &mut BytesMut) -> usize {
     let message = &delivery.message;
     let deaths = message.deaths().and_then(|deaths| deaths.encode().ok()).unwrap_or_default();
     let properties =
@@ -84,5 +88,5 @@ pub(super) fn encode_delivery(
         body: message.body(),
     };
     let cc = message.cc().iter().map(RoutingKey::as_str);
-    DeliverParts { deliver, cc }.encode(channel, buffer)
+    DeliverParts { deliver, cc }.encode_before_body(channel, buffer)
 }
