@@ -145,9 +145,9 @@ pub struct PublishParts<'a> {
     pub priority: Option<u8>,
     /// How long it may wait in a queue, in milliseconds.
     pub ttl_ms: Option<u64>,
-    /// Further routing keys that consumers see; at most [`COPIES_MAX`].
+    /// Further routing keys that consumers see; at most [`crate::COPIES_MAX`].
     pub cc: &'a [&'a str],
-    /// Further routing keys that nobody sees; at most [`COPIES_MAX`].
+    /// Further routing keys that nobody sees; at most [`crate::COPIES_MAX`].
     pub bcc: &'a [&'a str],
     /// [`crate::Properties`], encoded.
     pub properties: &'a [u8],
