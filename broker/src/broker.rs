@@ -442,7 +442,6 @@ fn context(
         users: Arc::new(Users::new(config.users.clone(), key)?),
         throttle: Mutex::new(Throttle::default()),
         hashing: Semaphore::new(HASHING_MAX),
-        committing: connection::Committing::on_this_runtime(),
         clock,
         limits,
         gate: Arc::default(),

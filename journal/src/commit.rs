@@ -1,4 +1,5 @@
-//! The commit thread: takes everything staged, writes it, syncs once, and tells how far the disk is now.
+//! The commit thread: takes everything staged, writes it, syncs once, and tells how far the disk is now. While it has
+//! nothing to do, whoever waits for a commit may do all that in its place.
 //!
 //! There is no timer: while one sync runs the next blocks collect, so the load itself sets how much one sync covers. A
 //! failed write or sync is final. The page cache calls clean what a failed sync did not write, so a second try would
@@ -23,8 +24,7 @@ use crate::{Journal, Observer, Stats, Synced};
 /// How long the commit thread waits before it asks a disk that had no room again. Space that others free is not told.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often the commit thread looks at what may wait: it sees twice that something is there before it has waited for too
-/// long.
+/// How often the commit thread looks at what may wait. What it sees twice goes: that has waited for up to twice as long.
 const LOOK_EVERY: Duration = Duration::from_millis(Journal::LAZY_MAX.as_millis() as u64 / 2);
 
 /// What the commit thread shares with stagers and readers.
@@ -79,40 +79,29 @@ impl Shared {
         self.staged.notify_one();
     }
 
-    /// See [`Journal::commit_or_hurry`].
-    pub(crate) fn commit_or_hurry(&self, bytes_max: usize) -> bool {
+    /// See [`Journal::lead`].
+    pub(crate) fn lead(&self, bytes_max: usize) -> Option<Lead<'_>> {
         let mut staging = self.staging.lock();
         if staging.urgent || !staging.has_records() {
-            // Nothing to do, or the commit thread knows.
-            return false;
+            // The commit thread knows, or there is nothing to do.
+            return None;
         }
         let alone = staging.quiet && staging.stop.is_none() && staging.bytes() <= bytes_max;
-        let resting = staging.resting.take_if(|_| alone);
-        let Some(mut committer) = resting else {
-            staging.urgent = true;
-            self.staged.notify_one();
-            return false;
-        };
-        if !committer.is_for_active(&staging) {
+        if alone && let Some(committer) = staging.resting.take() {
+            if committer.is_for_active(&staging) {
+                return Some(Lead { shared: self, committer: Some(committer), committed: false });
+            }
             staging.resting = Some(committer);
+        }
+        self.hurry(&mut staging);
+        None
+    }
+
+    pub(crate) fn hurry(&self, staging: &mut Staging) {
+        if staging.has_records() && !staging.urgent {
             staging.urgent = true;
             self.staged.notify_one();
-            return false;
         }
-        drop(staging);
-        committer.guarded(|committer| {
-            committer.take();
-            committer.commit()?;
-            Ok(Turn::Worked)
-        });
-        let mut staging = self.staging.lock();
-        staging.give_back(&mut committer.batch);
-        // It may have been asked for meanwhile, or there may be more to do than a commit.
-        if staging.thread == ThreadState::AwaitsCommitter || committer.has_work(&staging) {
-            self.staged.notify_one();
-        }
-        staging.resting = Some(committer);
-        true
     }
 
     /// Gives the commit thread the committer back that rested, if need be when somebody else has done a commit with it.
@@ -140,6 +129,47 @@ impl Shared {
     }
 }
 
+/// The right to commit what is staged on the calling thread, see [`Journal::lead`](crate::Journal::lead). Nobody else
+/// commits while it lives; dropped, it leaves that to the commit thread.
+#[must_use = "nobody else commits while it lives"]
+pub struct Lead<'a> {
+    shared: &'a Shared,
+    committer: Option<Box<Committer>>,
+    committed: bool,
+}
+
+impl Lead<'_> {
+    /// Writes and syncs what is staged. What became of it the [`Observer`] is told, and [`Journal::synced`] says.
+    pub fn commit(mut self) {
+        if let Some(committer) = &mut self.committer {
+            committer.guarded(|committer| {
+                committer.take();
+                committer.commit()?;
+                Ok(Turn::Worked)
+            });
+            self.committed = true;
+        }
+    }
+}
+
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
+        let Some(mut committer) = self.committer.take() else { return };
+        // A panic outside of the commit, of whoever is told of a failure, say.
+        committer.ended |= std::thread::panicking();
+        let mut staging = self.shared.staging.lock();
+        staging.give_back(&mut committer.batch);
+        if !self.committed {
+            self.shared.hurry(&mut staging);
+        }
+        // It may have been asked for meanwhile, or there may be more to do than a commit.
+        if staging.thread == ThreadState::AwaitsCommitter || committer.has_work(&staging) {
+            self.shared.staged.notify_one();
+        }
+        staging.resting = Some(committer);
+    }
+}
+
 /// What a turn of the commit thread leaves to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Turn {
@@ -149,7 +179,7 @@ pub(crate) enum Turn {
     Ended,
 }
 
-/// The state of the commit thread.
+/// The state of whoever commits: the commit thread, or for one commit somebody else.
 pub(crate) struct Committer {
     shared: Arc<Shared>,
     active: Arc<Segment>,
@@ -261,7 +291,7 @@ impl Committer {
         staging.stop
     }
 
-    /// Waits until there is something to do. Meanwhile others may commit, see [`Shared::commit_or_hurry`].
+    /// Waits until there is something to do. Meanwhile others may commit, see [`Lead`].
     fn rest(mut self: Box<Self>) -> Box<Self> {
         let shared = Arc::clone(&self.shared);
         let mut staging = shared.staging.lock();
@@ -273,7 +303,7 @@ impl Committer {
                 return self;
             }
             let refused = self.refused;
-            let start = staging.start();
+            let (start, had_records) = (staging.start(), staging.has_records());
             staging.resting = Some(self);
             let timed_out = if long_idle && !refused {
                 staging.thread = ThreadState::Asleep;
@@ -289,7 +319,7 @@ impl Committer {
             }
             // What somebody else has committed meanwhile has not waited for long, nor has what came after it.
             let nothing_went = timed_out && staging.start() == start;
-            staging.urgent |= nothing_went && staging.has_records() && !refused;
+            staging.urgent |= nothing_went && had_records && !refused;
             long_idle = nothing_went && !staging.has_records();
         }
     }
@@ -301,8 +331,9 @@ impl Committer {
 
     /// Whether what is staged needs nothing but a write and a sync.
     fn is_for_active(&self, staging: &Staging) -> bool {
-        let segment = self.shared.folder.layout.number(staging.start());
-        !self.ended && self.held_up.is_none() && segment == self.active.number
+        let layout = self.shared.folder.layout;
+        let fits = staging.starts().all(|start| layout.number(start) == self.active.number);
+        !self.ended && self.held_up.is_none() && fits
     }
 
     /// Writes and syncs what was taken, as far as there are segments for it: the rest goes back to be taken again.

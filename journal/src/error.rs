@@ -123,8 +123,8 @@ pub enum CommitError {
     /// A write or a sync failed.
     #[error("the journal stopped: {0}")]
     Disk(#[from] DiskError),
-    /// The commit thread panicked: a bug, here or in the observer.
-    #[error("the journal stopped: its commit thread panicked")]
+    /// A commit panicked: a bug, here or in the observer.
+    #[error("the journal stopped: a commit panicked")]
     Panicked,
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!  Journal::stage -> Group::append     any thread: records go into the block under construction, position known at once
 //!        |
-//!    commit thread                     takes all that is staged, writes it, syncs once, publishes how far the disk is
+//!    commit thread, or Journal::lead   takes all that is staged, writes it, syncs once, publishes how far the disk is
 //!        |
 //!  Observer::committed                 "on disk up to here"
 //! ```
@@ -50,6 +50,7 @@ use crate::error::During as _;
 use crate::segment::{Folder, Layout};
 use crate::stage::{Staging, Stop};
 
+pub use commit::Lead;
 pub use damage::{Lost, SegmentFigures, Survey, salvage, survey};
 pub use disk::{Disk, DiskFile, DiskLock, RealDisk};
 pub use error::{CommitError, Damage, DiskError, OpenError, ReadError, ReplayError, StageError};
@@ -87,8 +88,8 @@ impl Options {
     }
 }
 
-/// Told by the commit thread what became of what was staged. It must not block, nor stage, nor close the journal: nothing
-/// is committed meanwhile.
+/// Told by whoever commits, mostly the commit thread, what became of what was staged. It must not block, nor stage, nor
+/// close the journal: nothing is committed meanwhile.
 pub trait Observer: Send + Sync + 'static {
     /// The disk has everything up to `synced`. Called after every sync, in order.
     fn committed(&self, synced: Synced);
@@ -171,14 +172,14 @@ impl Journal {
 
     /// Somebody waits for what is staged, whatever it is.
     pub fn hurry(&self) {
-        self.shared.commit_or_hurry(0);
+        self.shared.hurry(&mut self.shared.staging.lock());
     }
 
-    /// As [`Journal::hurry`]. But if the commit thread has nothing to do, and no more than `bytes_max` is staged, the
-    /// calling thread commits it itself, and this is `true`: it waits for the disk then, but for no other thread. Waking
-    /// two of them takes about as long as a fast disk's sync.
-    pub fn commit_or_hurry(&self, bytes_max: usize) -> bool {
-        self.shared.commit_or_hurry(bytes_max)
+    /// As [`Journal::hurry`]. But if the commit thread has nothing to do, no more than `bytes_max` is staged, and nothing
+    /// that somebody waits for was staged during the commit before, the caller may commit it himself: then he waits for the
+    /// disk, but for no other thread. Waking two of them takes about as long as a fast disk's sync.
+    pub fn lead(&self, bytes_max: usize) -> Option<Lead<'_>> {
+        self.shared.lead(bytes_max)
     }
 
     /// How many bytes a group has at most, as counted by [`group_bytes`]: what fits a segment.

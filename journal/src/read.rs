@@ -97,7 +97,7 @@ impl Window {
     }
 }
 
-/// The record from memory; `None` once it is in its file. While the commit thread is writing it, it is in neither, and
+/// The record from memory; `None` once it is in its file. While it is being written, it is in neither, and
 /// this waits for the write, but not for the sync.
 fn read_staged(shared: &Shared, position: Position) -> Result<Option<(u8, Bytes)>, ReadError> {
     let mut staging = shared.staging.lock();

@@ -138,6 +138,12 @@ impl Staging {
         self.full.iter().chain([&self.open]).map(StagedBlock::record_bytes).sum()
     }
 
+    /// Where the blocks begin in which something is staged.
+    pub(crate) fn starts(&self) -> impl Iterator<Item = u64> {
+        let open = Some(&self.open).filter(|open| open.records > 0);
+        self.full.iter().chain(open).map(|block| block.start)
+    }
+
     /// Moves everything staged to `batch`, in order.
     pub(crate) fn take(&mut self, batch: &mut Vec<StagedBlock>) {
         self.urgent = false;
@@ -299,8 +305,8 @@ impl<'a> Group<'a> {
     }
 
     /// Whoever waits for it calls [`Journal::hurry`](crate::Journal::hurry) or, what this is for,
-    /// [`Journal::commit_or_hurry`](crate::Journal::commit_or_hurry) soon: if commits come one at a time the commit thread
-    /// is not woken before. Without such a call it goes to the disk as one that may wait.
+    /// [`Journal::lead`](crate::Journal::lead) soon: if commits come one at a time the commit thread is not woken before.
+    /// Without such a call it goes to the disk as one that may wait.
     pub fn until_asked(&mut self) {
         self.haste = Haste::OnceAsked;
     }

@@ -15,7 +15,8 @@ use std::thread;
 
 use common::{DIR, SEGMENT_BYTES, Told, options};
 use leveret_journal::{
-    Call, CommitError, Disk, Journal, Observer, Options, Position, RealDisk, Record, SimDisk, group_bytes,
+    Call, CommitError, Disk, Journal, Lead, Observer, Options, Position, RealDisk, Record, SimDisk,
+    group_bytes,
 };
 use parking_lot::Mutex;
 
@@ -38,11 +39,16 @@ fn stage(journal: &Journal, payload: &[u8]) -> Position {
     group.append(1, &[payload]).unwrap()
 }
 
+/// Whether it could be committed here and now.
+fn lead(journal: &Journal, bytes_max: usize) -> bool {
+    journal.lead(bytes_max).map(Lead::commit).is_some()
+}
+
 /// Tries until the commit thread rests, which it does a moment after it has told of a commit.
 fn commit_by_oneself(journal: &Journal) -> Position {
     for attempt in 0..1000 {
         let position = stage(journal, b"waited for");
-        if journal.commit_or_hurry(SEGMENT_BYTES as usize) {
+        if lead(journal, SEGMENT_BYTES as usize) {
             return position;
         }
         while !journal.synced().covers(position) {
@@ -68,7 +74,7 @@ fn more_than_a_little_is_left_to_the_commit_thread() {
     let (journal, ..) = open(Arc::new(RealDisk), options(dir.path(), 1));
     for _ in 0..100 {
         let position = stage(&journal, &[0; 200]);
-        assert!(!journal.commit_or_hurry(100));
+        assert!(!lead(&journal, 100));
         while !journal.synced().covers(position) {
             thread::yield_now();
         }
@@ -90,7 +96,7 @@ fn threads_that_commit_in_each_others_way_lose_nothing_and_segments_come_and_go(
                     let position = stage(journal, &[number as u8; 300]);
                     staged.lock().push(position);
                     while !journal.synced().covers(position) {
-                        if !journal.commit_or_hurry(if record % 2 == 0 { 4000 } else { 0 }) {
+                        if !lead(journal, if record % 2 == 0 { 4000 } else { 0 }) {
                             thread::yield_now();
                         }
                     }
@@ -125,7 +131,7 @@ fn a_sync_that_fails_for_whom_it_is_done_by_is_final_for_all() {
         group.until_asked();
         let position = group.append(1, &[b"waited for"]).unwrap();
         drop(group);
-        if journal.commit_or_hurry(SEGMENT_BYTES as usize) {
+        if lead(&journal, SEGMENT_BYTES as usize) {
             break position;
         }
         thread::yield_now();
@@ -135,4 +141,19 @@ fn a_sync_that_fails_for_whom_it_is_done_by_is_final_for_all() {
     // The commit thread ends, too, or this would never return.
     assert!(matches!(journal.close(), Err(CommitError::Disk(_))));
     assert_eq!(told.failed.lock().len(), 1, "told once");
+}
+
+#[test]
+fn a_lead_that_is_given_up_leaves_its_commit_to_the_commit_thread() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, ..) = open(Arc::new(RealDisk), options(dir.path(), 1));
+    for _ in 0..20 {
+        commit_by_oneself(&journal);
+        let position = stage(&journal, b"waited for");
+        drop(journal.lead(SEGMENT_BYTES as usize));
+        while !journal.synced().covers(position) {
+            thread::yield_now();
+        }
+    }
+    journal.close().unwrap();
 }

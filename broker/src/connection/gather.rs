@@ -65,6 +65,11 @@ impl Gather {
         self.len() == 0
     }
 
+    /// All of it, if there are no large bodies.
+    pub(super) fn without_bodies(&self) -> Option<&[u8]> {
+        self.bytes.get(self.written..).filter(|_| self.bodies.is_empty())
+    }
+
     /// Puts what is first into `slices`; how many of them.
     pub(super) fn fill<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut at = self.written;

@@ -8,7 +8,6 @@
 
 mod amqp;
 mod buffers;
-mod committing;
 mod common;
 mod gather;
 mod login;
@@ -29,7 +28,6 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use self::amqp::Amqp;
-pub use self::committing::Committing;
 use self::common::Common;
 use self::native::Native;
 use self::outbox::Outbox;
@@ -74,8 +72,6 @@ pub struct Context {
     pub throttle: Mutex<Throttle>,
     /// Bounds how many password hashes are computed at a time, so that logins leave the processors to others.
     pub hashing: Semaphore,
-    /// Who commits what was written there.
-    pub committing: Committing,
     /// The time.
     pub clock: Clock,
     /// Bounds.
@@ -193,7 +189,7 @@ async fn attend<P: Protocol>(
     let writer = Writer::<_, P> {
         socket: write_half,
         outbox: Arc::clone(&outbox),
-        context: Arc::clone(context),
+        store: Arc::clone(&context.store),
         heartbeat: entered.heartbeat,
         encoder,
         resume: Arc::clone(&resume),

@@ -7,14 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Notify;
+use tokio::task::block_in_place;
 
-use super::Context;
 use super::buffers::{self, Lender};
 use super::gather::Gather;
 use super::outbox::{Outbox, Outgoing};
 use super::protocol::{Encoder, Protocol};
 use crate::channel::ConfirmRuns;
+use crate::store::Store;
 
 /// Everything that a batch encodes to is written once this much is there, in bytes.
 const WRITE_BYTES_AIM: usize = 256 * 1024;
@@ -32,7 +34,7 @@ const STALL_MAX: Duration = Duration::from_secs(60);
 pub(super) struct Writer<W, P: Protocol> {
     pub(super) socket: W,
     pub(super) outbox: Arc<Outbox<P>>,
-    pub(super) context: Arc<Context>,
+    pub(super) store: Arc<Store>,
     /// Something is sent at least this often, if at all.
     pub(super) heartbeat: Option<Duration>,
     pub(super) encoder: P::Encoder,
@@ -43,23 +45,23 @@ pub(super) struct Writer<W, P: Protocol> {
 impl<W: AsyncWrite + Unpin, P: Protocol> Writer<W, P> {
     /// Sends what the outbox gets, until it ends or the client cannot be reached any more.
     pub(super) async fn run(mut self) -> std::io::Result<()> {
-        let context = Arc::clone(&self.context);
-        let mut commits = context.store.commits();
+        let may_block = Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
+        let mut commits = self.store.commits();
         let mut batch = Vec::new();
         loop {
             commits.mark_unchanged();
-            let left = self.outbox.take(context.store.synced(), &mut batch);
+            let left = self.outbox.take(self.store.synced(), &mut batch);
             if !batch.is_empty() {
                 let mut out = Gather::with(buffers::WRITING.with(Lender::lend));
                 self.send(&mut batch, &mut out).await?;
                 buffers::WRITING.with(|lender| lender.give_back(out.bytes));
                 continue;
             }
-            let failed = context.store.has_failed();
+            let failed = self.store.has_failed();
             if left.ending && (!left.waiting || failed) {
                 return self.socket.shutdown().await;
             }
-            if left.waiting && context.committing.commit_or_hurry(&context.store, &context.clock) {
+            if left.waiting && self.commit(may_block) {
                 continue;
             }
             let idle = self.heartbeat.unwrap_or(Duration::MAX) / 2;
@@ -79,6 +81,16 @@ impl<W: AsyncWrite + Unpin, P: Protocol> Writer<W, P> {
                 }
             }
         }
+    }
+
+    /// Sees to it that what is waited for is committed soon; `true` if it is now. A thread that waits for the disk here
+    /// gives its other tasks, and the sockets, to another one before.
+    fn commit(&self, may_block: bool) -> bool {
+        if !may_block {
+            self.store.hurry();
+            return false;
+        }
+        self.store.lead().map(|lead| block_in_place(|| lead.commit())).is_some()
     }
 
     async fn send(&mut self, batch: &mut Vec<Outgoing<P>>, out: &mut Gather) -> std::io::Result<()> {
@@ -127,8 +139,11 @@ impl<W: AsyncWrite + Unpin, P: Protocol> Writer<W, P> {
     async fn write(&mut self, out: &mut Gather) -> std::io::Result<()> {
         while !out.is_empty() {
             let socket = &mut self.socket;
-            // On the stack for the length of a call, and not in a task that may be idle for hours.
             let write = poll_fn(|cx| {
+                if let Some(bytes) = out.without_bodies() {
+                    return Pin::new(&mut *socket).poll_write(cx, bytes);
+                }
+                // On the stack for the length of a call, and not in a task that may be idle for hours.
                 let mut slices = [IoSlice::new(&[]); SLICES_MAX];
                 let count = out.fill(&mut slices);
                 Pin::new(&mut *socket).poll_write_vectored(cx, slices.get(..count).unwrap_or_default())

@@ -37,7 +37,6 @@ pub struct State {
     pub(super) unacked: u64,
     /// What unsettled deliveries take up in memory, in bytes.
     pub(super) unacked_bytes: u64,
-    /// Whether what is in the journal is to be kept nowhere else, if it need not be.
     /// Whether what a consumer holds stays in memory: what comes back can be read again.
     pub(super) keeps_unacked: bool,
     reading: Reading,
@@ -177,12 +176,10 @@ impl State {
     }
 
     /// Says how short memory is. While it is, the queue lets go of messages that are in the journal as well, a few each
-    /// time, until there is enough or it has only what its consumers are about to get.
-    pub fn short_of_memory(&mut self, shortage: Shortage) {
+    /// time, until there is enough or it has only what its consumers are about to get. Whether it may have more to let go.
+    pub fn short_of_memory(&mut self, shortage: Shortage) -> bool {
         self.keeps_unacked = shortage != Shortage::Severe;
-        if shortage != Shortage::None {
-            self.ready.unload(shortage, self.consumers > 0);
-        }
+        self.ready.unload(shortage, self.consumers > 0)
     }
 
     /// What the queue's messages take up in memory, in bytes.

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use leveret_journal::faults::crash_point;
-use leveret_journal::{CommitError, Journal, Position, ReadError, Synced, group_bytes};
+use leveret_journal::{CommitError, Journal, Lead, Position, ReadError, Synced, group_bytes};
 use tokio::sync::watch;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
@@ -151,10 +151,9 @@ impl Store {
         self.journal.hurry();
     }
 
-    /// As [`Store::hurry`], but a little may be committed here and now, and this is `true`: see
-    /// [`Journal::commit_or_hurry`].
-    pub fn commit_or_hurry(&self) -> bool {
-        self.journal.commit_or_hurry(LITTLE_BYTES)
+    /// As [`Store::hurry`]; but of a little the caller may see to the commit himself, see [`Journal::lead`].
+    pub fn lead(&self) -> Option<Lead<'_>> {
+        self.journal.lead(LITTLE_BYTES)
     }
 
     /// Waits until all up to `position` is durable. `false` if the journal failed before.

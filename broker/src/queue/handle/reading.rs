@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Inner, Queue, QueueGone, Work};
 use crate::queue::{Delivery, Effects, Got, HolderId, Wanted};
-use crate::store::{InMemory, Shortage};
+use crate::store::{InMemory, Memory, Shortage};
 
 impl Queue {
     /// Takes one message, if there is one.
@@ -86,29 +86,33 @@ impl Queue {
     /// Lets go of messages that are in the journal, as long as memory is short. For a queue that nothing else happens to;
     /// if something does after all, it comes in between.
     pub fn unload(self: &Arc<Self>, work: &mut Work) {
-        let mut before = u64::MAX;
-        while let Ok(now) = self.act(work, |inner, _, _| inner.accounted.journaled_bytes)
-            && now < before
-        {
-            before = now;
-        }
+        while self.act(work, |_, _, _| ()).is_ok() && self.inner.lock().has_more_to_unload {}
     }
 
-    /// Tells the store how much memory the queue's messages take up, and acts on what that means.
+    /// Tells the store how much memory the queue's messages take up, and acts on what that means: a little at a time, unless
+    /// it is too much already.
     pub(super) fn account(&self, inner: &mut Inner) {
         let memory = &self.store.memory;
-        let account = |inner: &mut Inner| {
-            let state = &inner.state;
-            let now = InMemory { bytes: state.loaded_bytes(), journaled_bytes: state.journaled_bytes() };
-            memory.account(inner.accounted, now);
-            inner.accounted = now;
-        };
-        account(inner);
-        let shortage = memory.shortage(inner.state.consumers() > 0);
-        inner.state.short_of_memory(shortage);
-        if shortage != Shortage::None {
-            account(inner);
+        loop {
+            inner.tell(memory);
+            let shortage = memory.shortage(inner.state.consumers() > 0);
+            inner.has_more_to_unload = inner.state.short_of_memory(shortage);
+            if shortage != Shortage::None {
+                inner.tell(memory);
+            }
+            if shortage != Shortage::Severe || !inner.has_more_to_unload {
+                return;
+            }
         }
+    }
+}
+
+impl Inner {
+    fn tell(&mut self, memory: &Memory) {
+        let state = &self.state;
+        let now = InMemory { bytes: state.loaded_bytes(), journaled_bytes: state.journaled_bytes() };
+        memory.account(self.accounted, now);
+        self.accounted = now;
     }
 }
 

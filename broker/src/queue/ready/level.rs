@@ -12,6 +12,9 @@ use crate::store::{Message, Pack, Place, STUBS_PER_PACK, Seq, Stub};
 /// (In tests so few that random operations make packs.)
 const PACKED_MIN: usize = if cfg!(test) { 2 } else { 256 };
 
+/// How many messages are looked at for one that is to leave memory.
+const LOOKED_AT_FOR_ONE: usize = 4;
+
 /// One level. A short one is `front` alone; the middle of a long backlog is packed while memory is short.
 ///
 /// ```text
@@ -194,50 +197,58 @@ impl Level {
         }
     }
 
-    /// What its first messages take up in memory, up to that many bytes.
-    pub(super) fn first_bytes(&self, most: u64) -> u64 {
-        if most == 0 { 0 } else { first_with(&self.front, most).1 }
+    /// How many of its first messages, up to `most`, take up no more than that many bytes in memory; and how much that is.
+    pub(super) fn first_with(&self, bytes: u64, most: usize) -> (usize, u64) {
+        let mut sum = 0;
+        for (count, entry) in self.front.iter().take(most).enumerate() {
+            let with = sum + entry.loaded_bytes();
+            if with > bytes {
+                return (count, sum);
+            }
+            sum = with;
+        }
+        (self.front.len().min(most), sum)
     }
 
-    /// Lets go of messages that are in the journal, the last ones first: of about `most` of them, and of none of the
-    /// first ones with `keep_bytes` together. Gives how much memory that was, and how many messages, see [`super::Ready`].
-    pub(super) fn unload(&mut self, keep_bytes: u64, most: usize) -> Freed {
+    /// Lets go of messages that are in the journal, the last ones first, but not of the first `kept`: of `most`, or a few
+    /// more. Those that are nowhere else are no obstacle, but then there may be fewer, and the next call goes on.
+    pub(super) fn unload(&mut self, kept: usize, most: usize) -> Freed {
         let mut freed = Freed::default();
-        self.unload_back(most, &mut freed);
-        self.unload_front(keep_bytes, most, &mut freed);
+        if self.packs.is_empty() {
+            // Nothing is between them any more.
+            self.front.append(&mut self.back);
+        }
+        let is_enough =
+            |freed: &Freed| freed.messages >= most as u64 || freed.moved >= LOOKED_AT_FOR_ONE * most;
+        while !is_enough(&freed) && self.back.len() >= PACKED_MIN {
+            let first: VecDeque<Entry> = self.back.drain(..self.back.len().min(STUBS_PER_PACK)).collect();
+            let packs = self.pack(first, &mut freed);
+            self.packs.extend(packs);
+        }
+        while !is_enough(&freed) && self.front.len() >= kept + PACKED_MIN {
+            let last = self.front.len().saturating_sub(STUBS_PER_PACK).max(kept);
+            // What was packed is unpacked only when somebody is about to get it.
+            if last == kept && !self.front.range(last..).any(|entry| entry.journaled_bytes() > 0) {
+                break;
+            }
+            let behind = self.front.split_off(last);
+            for pack in self.pack(behind, &mut freed).into_iter().rev() {
+                self.packs.push_front(pack);
+            }
+        }
+        if !is_enough(&freed) {
+            // Too few to be packed: packs have a size of their own.
+            let few = self.front.len().min(kept + PACKED_MIN);
+            self.front.range_mut(kept.min(few)..few).for_each(|entry| freed.unload(entry));
+            self.back.iter_mut().take(PACKED_MIN).for_each(|entry| freed.unload(entry));
+        }
+        shrink_if_sparse(&mut self.front);
+        shrink_if_sparse(&mut self.back);
         // Those that are nowhere else may be many, and are not to be looked at again and again.
         if std::mem::take(&mut self.strays_to_unload) {
             self.strays.values_mut().for_each(|entry| freed.unload(entry));
         }
         freed
-    }
-
-    fn unload_back(&mut self, most: usize, freed: &mut Freed) {
-        if self.back.len() < PACKED_MIN {
-            self.back.iter_mut().for_each(|entry| freed.unload(entry));
-            return;
-        }
-        let first = self.back.drain(..most.min(self.back.len())).collect();
-        let packs = self.pack(first, freed);
-        self.packs.extend(packs);
-        shrink_if_sparse(&mut self.back);
-    }
-
-    fn unload_front(&mut self, keep_bytes: u64, most: usize, freed: &mut Freed) {
-        let (kept, _) = first_with(&self.front, keep_bytes);
-        let last = self.front.len().saturating_sub(most).max(kept);
-        let is_loaded = |entry: &&Entry| entry.journaled_bytes() > 0;
-        if self.front.range(last..).filter(is_loaded).count() >= PACKED_MIN {
-            let behind = self.front.split_off(last);
-            for pack in self.pack(behind, freed).into_iter().rev() {
-                self.packs.push_front(pack);
-            }
-            shrink_if_sparse(&mut self.front);
-        } else {
-            // Few, or packed once already, or come back: packing it again and again would cost more than it saves.
-            let loaded = self.front.range_mut(kept..).rev().filter(|entry| entry.journaled_bytes() > 0);
-            loaded.take(most).for_each(|entry| freed.unload(entry));
-        }
     }
 
     fn entry_mut(&mut self, seq: Seq) -> Option<&mut Entry> {
@@ -254,6 +265,7 @@ impl Level {
     fn pack(&mut self, entries: VecDeque<Entry>, freed: &mut Freed) -> Vec<Pack> {
         let mut packs = Vec::new();
         let mut stubs: Vec<Stub> = Vec::with_capacity(entries.len().min(STUBS_PER_PACK));
+        freed.moved += entries.len();
         for mut entry in entries {
             freed.unload(&mut entry);
             match entry.stub().filter(|_| !entry.is_loaded()) {
@@ -327,25 +339,21 @@ fn in_order<'a>(
     })
 }
 
-/// How many of the first entries have messages with no more than `bytes` together, and how much that is.
-fn first_with(entries: &VecDeque<Entry>, bytes: u64) -> (usize, u64) {
-    let mut sum = 0;
-    for (count, entry) in entries.iter().enumerate() {
-        let with = sum + entry.loaded_bytes();
-        if with > bytes {
-            return (count, sum);
-        }
-        sum = with;
-    }
-    (entries.len(), sum)
-}
-
 /// What was let go of.
 #[derive(Debug, Default)]
 pub(super) struct Freed {
     /// How much memory that was.
     pub(super) bytes: u64,
     pub(super) messages: u64,
+    /// How many messages are elsewhere in the level for that.
+    moved: usize,
+}
+
+impl Freed {
+    /// Whether another call may find more.
+    pub(super) fn goes_on(&self) -> bool {
+        self.messages > 0 || self.moved > 0
+    }
 }
 
 impl Freed {
@@ -371,7 +379,7 @@ mod tests {
             let message = Message::new(Head { place, ..Head::default() }, &[0; 1000]);
             level.put(Entry::new(Seq(seq), message, NEVER));
         }
-        level.unload(0, usize::MAX);
+        level.unload(0, 1000);
         assert!(!level.head_is_loaded());
         assert!(level.wants(&mut 2000), "the head is to be read, or nothing is ever delivered again");
         assert_eq!(level.pop().map(|entry| entry.seq), Some(Seq(0)));

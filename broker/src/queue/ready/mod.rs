@@ -29,7 +29,10 @@ const KEPT_BYTES: u64 = if cfg!(test) { 400 } else { 2 * READ_BYTES_MAX };
 /// for one that has more.
 const KEPT_BYTES_TIGHT: u64 = if cfg!(test) { 2 * KEPT_BYTES } else { 8 * KEPT_BYTES };
 
-/// How many messages leave memory in one go: more than come in one go.
+/// And no more messages than that, however small they are: they are counted whenever some have to go.
+const KEPT_MESSAGES_MAX: usize = 8192;
+
+/// How many messages leave memory in one go: more than come with one batch.
 const UNLOADED_AT_ONCE: usize = if cfg!(test) { 3 } else { 1024 };
 
 /// All ready messages: a level for each priority, and on each the order of arrival.
@@ -244,32 +247,39 @@ impl Ready {
     }
 
     /// Memory is short: lets go of messages that are in the journal, but for the next ones; of those as well if
-    /// nobody waits for them. Of so many at a time that whoever waits for the queue's lock does not notice: who adds
-    /// messages adds fewer in one go, and for others [`Ready::journaled_bytes`] says whether to go on.
-    pub(super) fn unload(&mut self, shortage: Shortage, awaited: bool) {
+    /// nobody waits for them. Of so many at a time that whoever waits for the queue's lock does not notice. Whether there
+    /// may be more.
+    pub(super) fn unload(&mut self, shortage: Shortage, awaited: bool) -> bool {
         let mut keep_bytes = match shortage {
+            Shortage::None => return false,
             _ if !awaited => 0,
             Shortage::Severe => KEPT_BYTES,
             Shortage::Tight => KEPT_BYTES_TIGHT,
-            Shortage::None => return,
         };
         if self.journaled_bytes <= keep_bytes {
-            return;
+            return false;
         }
-        let keep = self.levels.iter().rev().map(|level| {
-            let keep_of_level = keep_bytes;
-            keep_bytes -= level.first_bytes(keep_bytes);
-            keep_of_level
+        let mut keep_messages = if awaited { KEPT_MESSAGES_MAX } else { 0 };
+        let kept = self.levels.iter().rev().map(|level| {
+            let (messages, bytes) = level.first_with(keep_bytes, keep_messages);
+            keep_bytes -= bytes;
+            keep_messages -= messages;
+            messages
         });
-        let keep: SmallVec<[u64; 1]> = keep.collect();
-        let mut most = UNLOADED_AT_ONCE;
-        for (level, keep_bytes) in self.levels.iter_mut().zip(keep.into_iter().rev()) {
-            let freed = level.unload(keep_bytes, most);
+        let kept: SmallVec<[usize; 1]> = kept.collect();
+        let (mut most, mut goes_on) = (UNLOADED_AT_ONCE, false);
+        for (level, kept) in self.levels.iter_mut().zip(kept.into_iter().rev()) {
+            if most == 0 {
+                return true;
+            }
+            let freed = level.unload(kept, most);
             self.loaded_bytes -= freed.bytes;
             self.journaled_bytes -= freed.bytes;
             self.stored += freed.messages;
             most = most.saturating_sub(freed.messages as usize);
+            goes_on |= freed.goes_on();
         }
+        goes_on
     }
 
     fn occupy(&mut self, at: usize) {
