@@ -63,6 +63,8 @@ impl Server {
             .args(["--listen", &address.to_string(), "--listen-amqp", "none", "--shutdown-timeout", "10s"])
             // Small segments, so that a run goes through many of them, and gives the oldest back.
             .args(["--journal-segment-bytes", "1MiB", "--limits-message-bytes-max", "256KiB"])
+            // Nothing is held back on a disk as small as an image that power cuts are tried on.
+            .args(["--disk-free-bytes-low", "8MiB", "--disk-free-bytes-high", "16MiB"])
             // What the one who runs the tests has set for a broker of theirs.
             .env_remove("LEVERET_CONFIG")
             .env_remove("LEVERET_LOG")
