@@ -241,11 +241,10 @@ impl Store {
         if batch.records.is_empty() {
             return Ok(self.journal.end());
         }
-        let little = self.journal.staged_bytes() + batch.bytes.len() <= LITTLE_BYTES;
         let mut group = self.journal.stage(group_bytes(batch.records.len(), batch.bytes.len()))?;
         if batch.may_wait() {
             group.may_wait();
-        } else if little {
+        } else if self.journal.staged_bytes() + batch.bytes.len() <= LITTLE_BYTES {
             // The writer that waits for it is soon there.
             group.until_asked();
         }

@@ -71,8 +71,6 @@ struct Inner {
     alarm_ms: u64,
     /// What the store's [`Memory`](crate::store::Memory) thinks that the queue's messages take up.
     accounted: InMemory,
-    /// It may have more to let go of while memory is short.
-    has_more_to_unload: bool,
     /// A message cannot be read, and nothing is delivered beyond it.
     unreadable: bool,
     /// Set under the lock in the moment in which the queue is decided to go, so that nobody enters it afterwards.
@@ -182,7 +180,6 @@ impl Queue {
             horizon: Horizon::default(),
             alarm_ms: u64::MAX,
             accounted: InMemory::default(),
-            has_more_to_unload: false,
             unreadable: false,
             gone: false,
         };

@@ -86,22 +86,24 @@ impl Queue {
     /// Lets go of messages that are in the journal, as long as memory is short. For a queue that nothing else happens to;
     /// if something does after all, it comes in between.
     pub fn unload(self: &Arc<Self>, work: &mut Work) {
-        while self.act(work, |_, _, _| ()).is_ok() && self.inner.lock().has_more_to_unload {}
+        while self.account(&mut self.inner.lock()) {}
+        // What that leaves to do.
+        let _ = self.act(work, |_, _, _| ());
     }
 
     /// Tells the store how much memory the queue's messages take up, and acts on what that means: a little at a time, unless
-    /// it is too much already.
-    pub(super) fn account(&self, inner: &mut Inner) {
+    /// it is too much already. Whether there may be more to let go of.
+    pub(super) fn account(&self, inner: &mut Inner) -> bool {
         let memory = &self.store.memory;
         loop {
             inner.tell(memory);
             let shortage = memory.shortage(inner.state.consumers() > 0);
-            inner.has_more_to_unload = inner.state.short_of_memory(shortage);
+            let has_more = inner.state.short_of_memory(shortage);
             if shortage != Shortage::None {
                 inner.tell(memory);
             }
-            if shortage != Shortage::Severe || !inner.has_more_to_unload {
-                return;
+            if shortage != Shortage::Severe || !has_more {
+                return has_more;
             }
         }
     }

@@ -354,9 +354,7 @@ impl Freed {
     pub(super) fn goes_on(&self) -> bool {
         self.messages > 0 || self.moved > 0
     }
-}
 
-impl Freed {
     fn unload(&mut self, entry: &mut Entry) {
         let bytes = entry.unload();
         self.bytes += bytes;
